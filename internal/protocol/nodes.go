@@ -1,0 +1,142 @@
+package protocol
+
+import (
+	"time"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// HeartbeatRequest is the body of POST /heartbeat. DataNodes of this project
+// send the long form: changes since the last acknowledged heartbeat, counts
+// and a digest of everything they hold. The short form {id, chunks, capacity}
+// is a full inventory from a node that knows no more than that; it is refused
+// for a node that is registered by the long form.
+type HeartbeatRequest struct {
+	ID       dfs.NodeID    `json:"id"`
+	Capacity int64         `json:"capacity"`         // bytes
+	Chunks   []dfs.ChunkID `json:"chunks,omitempty"` // short form only; null means an empty node
+
+	URL         string         `json:"url,omitempty"` // base URL for clients and other DataNodes
+	Rack        string         `json:"rack,omitempty"`
+	Instance    string         `json:"instance,omitempty"`    // random, lives and dies with the data directory
+	Incarnation uint64         `json:"incarnation,omitempty"` // grows by one at each start; 0 marks the short form
+	Seq         uint64         `json:"seq,omitempty"`         // grows by one with each new heartbeat of an incarnation
+	Used        int64          `json:"used,omitempty"`        // bytes of chunks
+	Free        int64          `json:"free,omitempty"`        // bytes that may still be written
+	Unwritable  bool           `json:"unwritable,omitempty"`  // no new chunks: full or failing
+	ChunkCount  int64          `json:"chunk_count,omitempty"`
+	Digest      dfs.Digest     `json:"digest,omitempty"` // of all chunks held, changes of this heartbeat included
+	Added       []dfs.ChunkID  `json:"added,omitempty"`
+	Removed     []dfs.ChunkID  `json:"removed,omitempty"`
+	Corrupt     []dfs.ChunkID  `json:"corrupt,omitempty"` // quarantined: no longer held because damaged
+	Inventory   *InventoryPage `json:"inventory,omitempty"`
+}
+
+// InventoryPage is a part of a full inventory: exactly the chunks held with
+// an ID above After and up to Through, in order, taken together with the
+// changes of the same heartbeat. Last marks the final page, whose Through is
+// the highest possible ID.
+type InventoryPage struct {
+	After   uint64        `json:"after"`
+	Through uint64        `json:"through"`
+	Last    bool          `json:"last"`
+	Chunks  []dfs.ChunkID `json:"chunks"`
+}
+
+// HeartbeatReply answers a heartbeat, after what it reported is in the log of
+// a majority.
+type HeartbeatReply struct {
+	ClusterID     dfs.ClusterID `json:"cluster_id"`
+	Term          uint64        `json:"term"` // of the answering leader; lower ones are refused from now on
+	WantInventory bool          `json:"want_inventory,omitempty"`
+	Interval      int64         `json:"interval_ms"` // until the next heartbeat
+	Nodes         []Target      `json:"nodes"`       // DataNodes that can be forwarded to
+}
+
+// DataNode states.
+const (
+	StateUp       = "up"
+	StateSuspect  = "suspect"
+	StateDown     = "down"
+	StateDraining = "draining"
+	StateDrained  = "drained"
+)
+
+// NodeInfo is a DataNode as GET /nodes shows it.
+type NodeInfo struct {
+	ID            dfs.NodeID `json:"id"`
+	URL           string     `json:"url"`
+	Rack          string     `json:"rack"`
+	State         string     `json:"state"`
+	Writable      bool       `json:"writable"`
+	Capacity      int64      `json:"capacity"`
+	Used          int64      `json:"used"`
+	Free          int64      `json:"free"`
+	Chunks        int64      `json:"chunks"`
+	Incarnation   uint64     `json:"incarnation"`
+	LastHeartbeat time.Time  `json:"last_heartbeat"`
+}
+
+// NodesReply answers GET /nodes.
+type NodesReply struct {
+	Nodes []NodeInfo `json:"nodes"`
+}
+
+// Roles of a member of the Raft group.
+const (
+	RoleLeader   = "leader"
+	RoleVoter    = "voter"
+	RoleNonvoter = "nonvoter"
+)
+
+// Member is a NameNode of the group.
+type Member struct {
+	ID       dfs.NodeID `json:"id"`
+	URL      string     `json:"url"`
+	RaftAddr string     `json:"raft_addr"`
+	Role     string     `json:"role"`
+}
+
+// LeaderReply answers GET /leader with what the asked NameNode knows. Leader
+// is null while there is none.
+type LeaderReply struct {
+	ClusterID    dfs.ClusterID `json:"cluster_id"`
+	Term         uint64        `json:"term"`
+	NodeID       dfs.NodeID    `json:"node_id"` // who answers
+	AppliedIndex uint64        `json:"applied_index"`
+	Leader       *Target       `json:"leader"`
+	Members      []Member      `json:"members"`
+}
+
+// JoinRequest is the body of POST /cluster/join.
+type JoinRequest struct {
+	ID       dfs.NodeID `json:"id"`
+	RaftAddr string     `json:"raft_addr"`
+	URL      string     `json:"url"`
+}
+
+// MemberRequest is the body of POST /cluster/remove, and of
+// POST /cluster/transfer, where an empty ID lets the leader choose.
+type MemberRequest struct {
+	ID dfs.NodeID `json:"id,omitempty"`
+}
+
+// AnnounceRequest is how a NameNode makes itself known to the leader at each
+// start: where it can be reached, and which meta-dir (Instance, random) it
+// runs from. A member that comes back with another Instance has lost its votes
+// and its log, and is refused as conflict.
+type AnnounceRequest struct {
+	ID       dfs.NodeID `json:"id"`
+	Instance string     `json:"instance"`
+	URL      string     `json:"url"`
+	RaftAddr string     `json:"raft_addr"`
+}
+
+// SnapshotReply answers POST /cluster/snapshot: the log index that the newest
+// snapshot covers.
+type SnapshotReply struct {
+	Index uint64 `json:"index"`
+}
+
+// Empty is the body of requests and answers that have nothing to say.
+type Empty struct{}
