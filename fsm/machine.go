@@ -1,0 +1,152 @@
+package fsm
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// maxRequests is how many answers are remembered. A client that retries later
+// than this many mutations after its first try may repeat the effect; clients
+// give up long before.
+const maxRequests = 1 << 17
+
+// maxClockStep bounds, in milliseconds, how far one entry can move the clock
+// forward, so that a NameNode whose wall clock is wrong cannot make everything
+// look old at once.
+const maxClockStep = 60 * 60 * 1000
+
+// Result is the typed answer of a command that was carried out. Only the
+// fields that the command speaks of are set.
+type Result struct {
+	Index         uint64       // log index of the entry that took effect
+	Upload        dfs.UploadID // BeginUpload, AddChunks
+	First         dfs.ChunkID  // first of the allocated chunks
+	Count         int          // how many were allocated, from First on
+	Path          string       // Commit: where the file appeared
+	Size          int64        // Commit: bytes
+	Node          NodeNum      // RegisterNode
+	NeedInventory []NodeNum    // Heartbeats: nodes whose reports do not add up
+	More          bool         // Purge: there is more to do
+}
+
+// Machine owns the State. Apply, Restore and Snapshot are called by one
+// goroutine; Read by any.
+type Machine struct {
+	mu     sync.RWMutex
+	state  *State
+	halted error
+	onHalt func(error)
+}
+
+// New returns a machine in the state before the first entry. onHalt (may be
+// nil) is told when the machine meets an entry of a newer version and stops
+// applying: the process should exit and be upgraded.
+func New(onHalt func(error)) *Machine {
+	if onHalt == nil {
+		onHalt = func(error) {}
+	}
+	return &Machine{state: newState(), onHalt: onHalt}
+}
+
+// Apply carries out the log entry at index. It returns the command's Result or,
+// when it is refused, an error with a code; the state then stays as it was.
+// The same request ID gets the first answer again.
+func (m *Machine) Apply(index uint64, data []byte) (Result, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.apply(index, data)
+}
+
+func (m *Machine) apply(index uint64, data []byte) (Result, error) {
+	if m.halted != nil {
+		return Result{}, m.halted
+	}
+	e, err := decodeEntry(data)
+	if errors.Is(err, errUnknownCommand) {
+		m.halted = dfs.Errorf(dfs.Internal, "log entry %d: %w", index, err)
+		m.onHalt(m.halted)
+		return Result{}, m.halted
+	}
+	m.state.applied = index
+	if err != nil {
+		return Result{}, dfs.Errorf(dfs.Invalid, "log entry %d: %w", index, err)
+	}
+	return m.state.execute(index, e)
+}
+
+// execute gives a known request its first answer again and carries out any
+// other.
+func (s *State) execute(index uint64, e entry) (Result, error) {
+	s.advanceClock(e.stamp)
+	if known, ok := s.requests.Get(e.request); ok && e.request != "" {
+		return known.answer(e.command.number())
+	}
+	result, err := e.command.apply(s)
+	result.Index = index
+	if e.request != "" {
+		s.remember(e.request, index, e.command.number(), result, err)
+	}
+	return result, err
+}
+
+func (s *State) advanceClock(stamp int64) {
+	if s.clock == 0 {
+		s.clock = max(stamp, 1)
+		return
+	}
+	s.clock = max(s.clock, min(stamp, s.clock+maxClockStep))
+}
+
+func (s *State) remember(id dfs.RequestID, index uint64, command number, result Result, err error) {
+	r := &request{index: index, command: command, result: result}
+	if err != nil {
+		r.result = Result{}
+		r.err = &dfs.Error{Code: dfs.CodeOf(err), Message: dfs.MessageOf(err)}
+	}
+	s.requests.Set(id, r)
+	s.requestOrder.Set(index, id)
+	for s.requests.Len() > maxRequests {
+		_, oldest, _ := s.requestOrder.PopMin()
+		s.requests.Delete(oldest)
+	}
+}
+
+func (r *request) answer(command number) (Result, error) {
+	if r.command != command {
+		return Result{}, dfs.Errorf(dfs.Invalid, "this request ID was used for another kind of call; take a new one for each mutation")
+	}
+	if r.err != nil {
+		return Result{}, r.err
+	}
+	return r.result, nil
+}
+
+// Read calls fn with the state, which fn may look at until it returns.
+func (m *Machine) Read(fn func(*State)) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	fn(m.state)
+}
+
+// Freeze returns a copy of the state that never changes, in O(1).
+func (m *Machine) Freeze() *State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.state.copy()
+}
+
+// Replace makes state, from ReadSnapshot, the machine's own.
+func (m *Machine) Replace(state *State) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = state
+}
+
+func (c *InitCluster) apply(s *State) (Result, error) {
+	if s.clusterID == "" {
+		s.clusterID = c.ClusterID
+	}
+	return Result{}, nil
+}

@@ -1,0 +1,281 @@
+package fsm
+
+import (
+	"strconv"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+const (
+	// maxDirectRelease is how many chunks of a deleted file are released at
+	// once; a larger file goes through the trash, so that Apply stays short.
+	maxDirectRelease = 1024
+	// maxPurge bounds the work of one Purge.
+	maxPurge = 1 << 16
+)
+
+func notFound(path dfs.Path) error {
+	return dfs.Errorf(dfs.NotFound, "there is no %s", path)
+}
+
+func notDirectory(path string) error {
+	return dfs.Errorf(dfs.NotDirectory, "%s is a file, not a directory", path)
+}
+
+func (s *State) child(parent uint64, name string) *inode {
+	n, _ := s.inodes.Get(&inode{parent: parent, name: name})
+	return n
+}
+
+func (s *State) root() *inode {
+	n, _ := s.dirs.Get(rootInode)
+	return n
+}
+
+// lookup finds the inode at path. A file in the middle of the path is
+// not_directory, anything missing not_found.
+func (s *State) lookup(path dfs.Path) (*inode, error) {
+	current := s.root()
+	at := dfs.Root
+	for _, name := range path.Names() {
+		if !current.directory {
+			return nil, notDirectory(at.String())
+		}
+		next := s.child(current.id, name)
+		if next == nil {
+			return nil, notFound(path)
+		}
+		current = next
+		at, _ = at.Join(name) // a part of a valid path is valid
+	}
+	return current, nil
+}
+
+// directory finds the directory at path.
+func (s *State) directory(path dfs.Path) (*inode, error) {
+	n, err := s.lookup(path)
+	if err != nil {
+		return nil, err
+	}
+	if !n.directory {
+		return nil, notDirectory(path.String())
+	}
+	return n, nil
+}
+
+// file finds the file at path.
+func (s *State) file(path dfs.Path) (*inode, error) {
+	n, err := s.lookup(path)
+	if err != nil {
+		return nil, err
+	}
+	if n.directory {
+		return nil, dfs.Errorf(dfs.IsDirectory, "%s is a directory, not a file", path)
+	}
+	return n, nil
+}
+
+// missing checks that the directories of path that exist are directories, and
+// returns the deepest of them and the names below it that do not exist.
+func (s *State) missing(path dfs.Path) (*inode, []string, error) {
+	current := s.root()
+	at := dfs.Root
+	names := path.Names()
+	for i, name := range names {
+		next := s.child(current.id, name)
+		if next == nil {
+			return current, names[i:], nil
+		}
+		at, _ = at.Join(name) // a part of a valid path is valid
+		if !next.directory {
+			return nil, nil, notDirectory(at.String())
+		}
+		current = next
+	}
+	return current, nil, nil
+}
+
+// makeDirectories makes the directories of path that are missing.
+func (s *State) makeDirectories(path dfs.Path) (*inode, error) {
+	current, names, err := s.missing(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		current = s.link(&inode{parent: current.id, name: name, directory: true, mtime: s.clock})
+	}
+	return current, nil
+}
+
+// link gives a new inode its number and puts it into the tree.
+func (s *State) link(n *inode) *inode {
+	n.id = s.nextInode
+	s.nextInode++
+	s.put(n)
+	return n
+}
+
+func (s *State) put(n *inode) {
+	s.inodes.Set(n)
+	if n.directory {
+		s.dirs.Set(n.id, n)
+	}
+}
+
+// move puts n at another place in the tree; what is below it comes along,
+// because children name their parent by number.
+func (s *State) move(n *inode, parent uint64, name string) {
+	s.inodes.Delete(n)
+	moved := *n
+	moved.parent, moved.name = parent, name
+	s.put(&moved)
+}
+
+func (s *State) unlink(n *inode) {
+	s.inodes.Delete(n)
+	if n.directory {
+		s.dirs.Delete(n.id)
+	}
+}
+
+// firstChild returns the first entry of a directory, nil when it is empty.
+func (s *State) firstChild(dir uint64) *inode {
+	var first *inode
+	s.inodes.Ascend(&inode{parent: dir}, func(n *inode) bool {
+		if n.parent == dir {
+			first = n
+		}
+		return false
+	})
+	return first
+}
+
+// pathOf returns where a directory is; ok is false when it was deleted.
+func (s *State) pathOf(dir uint64) (path string, ok bool) {
+	for dir != rootInode {
+		n, found := s.dirs.Get(dir)
+		if !found {
+			return "", false
+		}
+		path = "/" + n.name + path
+		dir = n.parent
+	}
+	return path, true
+}
+
+func (c *Mkdir) apply(s *State) (Result, error) {
+	deepest, names, err := s.missing(c.Path)
+	switch {
+	case err != nil:
+		if n, lookupErr := s.lookup(c.Path); lookupErr == nil && !n.directory {
+			return Result{}, dfs.Errorf(dfs.Exists, "%s exists and is a file", c.Path)
+		}
+		return Result{}, err
+	case len(names) == 0 && !c.Parents:
+		return Result{}, dfs.Errorf(dfs.Exists, "%s exists", c.Path)
+	case len(names) > 1 && !c.Parents:
+		return Result{}, dfs.Errorf(dfs.NotFound, "there is no %s to make %q in; ask for parents to make it too", c.Path.Parent(), c.Path.Name())
+	}
+	for _, name := range names {
+		deepest = s.link(&inode{parent: deepest.id, name: name, directory: true, mtime: s.clock})
+	}
+	return Result{}, nil
+}
+
+func (c *Delete) apply(s *State) (Result, error) {
+	if c.Path.IsRoot() {
+		return Result{}, dfs.Errorf(dfs.Invalid, "the root cannot be deleted; delete what is in it")
+	}
+	n, err := s.lookup(c.Path)
+	if err != nil {
+		return Result{}, err
+	}
+	if n.directory && !c.Recursive && s.firstChild(n.id) != nil {
+		return Result{}, dfs.Errorf(dfs.NotEmpty, "%s is not empty; delete it recursively to delete all that is in it", c.Path)
+	}
+	s.discard(n)
+	return Result{}, nil
+}
+
+// discard takes n out of the namespace at once; what takes long is left to
+// Purge.
+func (s *State) discard(n *inode) {
+	light := !n.directory && len(n.chunks) <= maxDirectRelease
+	if light || n.directory && s.firstChild(n.id) == nil {
+		s.release(n.chunks)
+		s.unlink(n)
+		return
+	}
+	s.move(n, trashInode, strconv.FormatUint(n.id, 16))
+}
+
+func (c *Purge) apply(s *State) (Result, error) {
+	for work := 0; work < c.Limit; {
+		n := s.firstChild(trashInode)
+		if n == nil {
+			return Result{}, nil
+		}
+		for below := s.firstChild(n.id); n.directory && below != nil; below = s.firstChild(n.id) {
+			n = below
+			if !n.directory {
+				break
+			}
+		}
+		work += s.purgeLeaf(n, c.Limit-work)
+	}
+	return Result{More: s.firstChild(trashInode) != nil}, nil
+}
+
+// purgeLeaf removes an empty directory or a file with at most limit chunks; of
+// a larger file it releases that many. It returns the work done, at least 1.
+func (s *State) purgeLeaf(n *inode, limit int) int {
+	if rest := len(n.chunks) - limit; rest > 0 {
+		s.release(n.chunks[rest:])
+		shorter := *n
+		shorter.chunks = n.chunks[:rest:rest]
+		s.put(&shorter)
+		return limit
+	}
+	s.release(n.chunks)
+	s.unlink(n)
+	return 1 + len(n.chunks)
+}
+
+func (c *Rename) apply(s *State) (Result, error) {
+	if c.From.IsRoot() || c.To.IsRoot() {
+		return Result{}, dfs.Errorf(dfs.Invalid, "the root cannot be renamed or replaced")
+	}
+	from, err := s.lookup(c.From)
+	if err != nil {
+		return Result{}, err
+	}
+	if c.To == c.From {
+		return Result{}, nil
+	}
+	if c.To.Within(c.From) {
+		return Result{}, dfs.Errorf(dfs.Invalid, "%s cannot be moved into itself", c.From)
+	}
+	parent, err := s.directory(c.To.Parent())
+	if err != nil {
+		return Result{}, err
+	}
+	if s.child(parent.id, c.To.Name()) != nil {
+		return Result{}, dfs.Errorf(dfs.Exists, "%s exists; delete it first, or choose another name", c.To)
+	}
+	s.move(from, parent.id, c.To.Name())
+	return Result{}, nil
+}
+
+func (c *SetReplication) apply(s *State) (Result, error) {
+	if err := dfs.CheckReplication(c.Replication); err != nil {
+		return Result{}, err
+	}
+	n, err := s.file(c.Path)
+	if err != nil {
+		return Result{}, err
+	}
+	changed := *n
+	changed.replication = c.Replication
+	s.put(&changed)
+	return Result{}, nil
+}

@@ -1,0 +1,233 @@
+package fsm
+
+import (
+	"slices"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+const (
+	// maxNodes bounds the node table; numbers are never used twice.
+	maxNodes = 1 << 16
+	// unconfirmedGrace is how long, in clock milliseconds, a replica that is
+	// known from a commit may be missing from its node's inventories: the
+	// report of the new chunk may still be on its way.
+	unconfirmedGrace = 30_000
+)
+
+func (c *RegisterNode) apply(s *State) (Result, error) {
+	num, known := s.nodesByID.Get(c.ID)
+	if !known {
+		return s.addNode(c)
+	}
+	old, _ := s.nodes.Get(num)
+	if c.Incarnation < old.incarnation {
+		return Result{}, dfs.Errorf(dfs.Conflict, "DataNode %s has been started again since; this is an earlier start of it", c.ID)
+	}
+	changed := *old
+	if c.Incarnation > old.incarnation {
+		changed.incarnation, changed.seq, changed.inventoried = c.Incarnation, 0, false
+	}
+	changed.url, changed.rack, changed.instance = c.URL, c.Rack, c.Instance
+	changed.liveness, changed.lastHeartbeat = Up, s.clock
+	s.nodes.Set(num, &changed)
+	return Result{Node: num}, nil
+}
+
+func (s *State) addNode(c *RegisterNode) (Result, error) {
+	if s.nextNode >= maxNodes {
+		return Result{}, dfs.Errorf(dfs.OverLimit, "%d DataNodes have been registered; no more can be", maxNodes-1)
+	}
+	num := s.nextNode
+	s.nextNode++
+	s.nodes.Set(num, &node{
+		num: num, id: c.ID, url: c.URL, rack: c.Rack, instance: c.Instance,
+		incarnation: c.Incarnation, lastHeartbeat: s.clock,
+	})
+	s.nodesByID.Set(c.ID, num)
+	return Result{Node: num}, nil
+}
+
+func (c *Heartbeats) apply(s *State) (Result, error) {
+	var result Result
+	for i := range c.Reports {
+		if s.report(&c.Reports[i]) {
+			result.NeedInventory = append(result.NeedInventory, c.Reports[i].Node)
+		}
+	}
+	return result, nil
+}
+
+// report takes in one node's report and tells whether a full inventory of the
+// node is needed. A report of an earlier start is ignored; one that was taken
+// in before is only a sign of life.
+func (s *State) report(r *NodeReport) (needInventory bool) {
+	old, ok := s.nodes.Get(r.Node)
+	if !ok || r.Incarnation != old.incarnation {
+		return false
+	}
+	n := *old
+	n.liveness, n.lastHeartbeat = Up, s.clock
+	if r.Seq > n.seq || r.Incarnation == 0 {
+		n.seq = r.Seq
+		n.capacity, n.used, n.free, n.writable, n.count = r.Capacity, r.Used, r.Free, r.Writable, r.Count
+		s.changeReplicas(&n, r)
+		n.inventoried = n.held == r.Count && n.digest == r.Digest
+	}
+	s.nodes.Set(n.num, &n)
+	return !n.inventoried
+}
+
+func (s *State) changeReplicas(n *node, r *NodeReport) {
+	for _, id := range r.Removed {
+		s.dropReplica(n, id)
+	}
+	for _, id := range r.Corrupt {
+		s.dropReplica(n, id)
+	}
+	for _, id := range r.Added {
+		s.addReplica(n, id)
+	}
+	if r.InventoryDone {
+		s.dropUnconfirmed(n)
+	}
+}
+
+// addReplica takes note that the node itself says it holds the chunk.
+func (s *State) addReplica(n *node, id dfs.ChunkID) {
+	c, known := s.chunks.Get(id)
+	if !known {
+		s.addOrphan(n, id)
+		return
+	}
+	replicas, added := insertNode(c.replicas, n.num)
+	if !added {
+		if _, waiting := s.unconfirmed.Delete(replica{node: n.num, chunk: id}); waiting {
+			n.hold(id)
+		}
+		return
+	}
+	changed := *c
+	changed.replicas = replicas
+	s.chunks.Set(id, &changed)
+	n.hold(id)
+}
+
+func (s *State) addOrphan(n *node, id dfs.ChunkID) {
+	if _, known := s.orphans.Get(replica{node: n.num, chunk: id}); !known {
+		s.orphans.Set(replica{n.num, id, s.clock})
+		n.hold(id)
+	}
+}
+
+// dropReplica takes note that the node does not hold the chunk any more.
+func (s *State) dropReplica(n *node, id dfs.ChunkID) {
+	if _, orphan := s.orphans.Delete(replica{node: n.num, chunk: id}); orphan {
+		n.letGo(id)
+		return
+	}
+	c, known := s.chunks.Get(id)
+	if !known {
+		return
+	}
+	at, holds := slices.BinarySearch(c.replicas, n.num)
+	if !holds {
+		return
+	}
+	if _, waiting := s.unconfirmed.Delete(replica{node: n.num, chunk: id}); !waiting {
+		n.letGo(id)
+	}
+	changed := *c
+	changed.replicas = slices.Concat(c.replicas[:at], c.replicas[at+1:])
+	s.chunks.Set(id, &changed)
+	s.forgetIfGone(id, &changed)
+}
+
+// dropUnconfirmed drops the replicas that a full inventory of the node did not
+// confirm in time.
+func (s *State) dropUnconfirmed(n *node) {
+	var stale []dfs.ChunkID
+	s.unconfirmed.Ascend(replica{node: n.num}, func(r replica) bool {
+		if r.node == n.num && r.since+unconfirmedGrace < s.clock {
+			stale = append(stale, r.chunk)
+		}
+		return r.node == n.num
+	})
+	for _, id := range stale {
+		s.dropReplica(n, id)
+	}
+}
+
+// hold and letGo keep the count and digest of what the node reported.
+func (n *node) hold(id dfs.ChunkID) {
+	n.held++
+	n.digest = n.digest.Add(id)
+}
+
+func (n *node) letGo(id dfs.ChunkID) {
+	n.held--
+	n.digest = n.digest.Remove(id)
+}
+
+// insertNode returns nodes, sorted, with num, and whether it was missing.
+// The slice it is given stays as it is.
+func insertNode(nodes []NodeNum, num NodeNum) ([]NodeNum, bool) {
+	at, found := slices.BinarySearch(nodes, num)
+	if found {
+		return nodes, false
+	}
+	grown := make([]NodeNum, 0, len(nodes)+1)
+	grown = append(grown, nodes[:at]...)
+	grown = append(grown, num)
+	return append(grown, nodes[at:]...), true
+}
+
+func (c *SetLiveness) apply(s *State) (Result, error) {
+	for _, change := range c.Nodes {
+		if old, ok := s.nodes.Get(change.Node); ok {
+			n := *old
+			n.liveness = change.Liveness
+			s.nodes.Set(n.num, &n)
+		}
+	}
+	return Result{}, nil
+}
+
+func (c *SetService) apply(s *State) (Result, error) {
+	old, ok := s.nodes.Get(c.Node)
+	if !ok {
+		return Result{}, dfs.Errorf(dfs.NotFound, "there is no such DataNode")
+	}
+	n := *old
+	n.service = c.Service
+	s.nodes.Set(n.num, &n)
+	return Result{}, nil
+}
+
+func (c *SetMember) apply(s *State) (Result, error) {
+	old, known := s.members.Get(c.ID)
+	if known && !old.removed && old.instance != "" && c.Instance != "" && old.instance != c.Instance {
+		return Result{}, dfs.Errorf(dfs.Conflict, "NameNode %s is a member with another meta-dir; its votes and log were lost with that. Remove it with 'dfs admin remove %s', then start it with -join and let it in with 'dfs admin join'", c.ID, c.ID)
+	}
+	if known && old.removed && old.instance == c.Instance && c.Instance != "" {
+		return Result{}, dfs.Errorf(dfs.Conflict, "NameNode %s was removed; empty its meta-dir before it joins again", c.ID)
+	}
+	m := &member{id: c.ID, instance: c.Instance, url: c.URL, raftAddr: c.RaftAddr}
+	if known && !old.removed && c.Instance == "" {
+		m.instance = old.instance
+	}
+	s.members.Set(c.ID, m)
+	return Result{}, nil
+}
+
+func (c *RemoveMember) apply(s *State) (Result, error) {
+	old, known := s.members.Get(c.ID)
+	if !known {
+		s.members.Set(c.ID, &member{id: c.ID, removed: true})
+		return Result{}, nil
+	}
+	gone := *old
+	gone.removed = true
+	s.members.Set(c.ID, &gone)
+	return Result{}, nil
+}

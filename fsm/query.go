@@ -1,0 +1,332 @@
+package fsm
+
+import (
+	"time"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// Entry is a file or directory as a reader sees it.
+type Entry struct {
+	Path        string
+	Name        string
+	Inode       uint64
+	Directory   bool
+	MTime       time.Time
+	Size        int64 // bytes
+	Replication int
+	ChunkSize   int64 // bytes
+	Chunks      int
+}
+
+// Chunk is one chunk of a file, with the nodes that are said to hold it.
+type Chunk struct {
+	ID       dfs.ChunkID
+	Size     int64 // bytes
+	Checksum dfs.Checksum
+	Replicas []NodeNum
+}
+
+// File is an entry with its chunks in order.
+type File struct {
+	Entry
+	Contents []Chunk
+}
+
+// Node is a row of the node table.
+type Node struct {
+	Num           NodeNum
+	ID            dfs.NodeID
+	URL           string
+	Rack          string
+	Instance      string
+	Incarnation   uint64
+	Seq           uint64
+	Capacity      int64 // bytes
+	Used          int64 // bytes
+	Free          int64 // bytes
+	Writable      bool
+	Liveness      Liveness
+	Service       Service
+	LastHeartbeat time.Time
+	Chunks        int64
+	Inventoried   bool // its reports and the state agree
+}
+
+// Member is a NameNode.
+type Member struct {
+	ID       dfs.NodeID
+	Instance string
+	URL      string
+	RaftAddr string
+	Removed  bool
+}
+
+// Upload is a file in the making.
+type Upload struct {
+	ID          dfs.UploadID
+	Path        string // "" when its directory was deleted
+	Replication int
+	ChunkSize   int64
+	Touched     int64 // clock, milliseconds
+	Allocated   []Allocation
+}
+
+// Allocation is a chunk that was allocated and where it should go.
+type Allocation struct {
+	ID      dfs.ChunkID
+	Targets []NodeNum
+}
+
+// ClusterID returns the cluster's ID, "" before it is minted.
+func (s *State) ClusterID() dfs.ClusterID { return s.clusterID }
+
+// AppliedIndex returns the log index of the last entry that was applied.
+func (s *State) AppliedIndex() uint64 { return s.applied }
+
+// Clock returns the time of the state: that of the latest stamp.
+func (s *State) Clock() time.Time { return time.UnixMilli(s.clock) }
+
+// Counts returns how many names (the root not counted), chunks and open
+// uploads there are.
+func (s *State) Counts() (inodes, chunks, uploads int) {
+	return s.inodes.Len(), s.chunks.Len(), s.uploads.Len()
+}
+
+// Stat returns what stands at path.
+func (s *State) Stat(path dfs.Path) (Entry, error) {
+	n, err := s.lookup(path)
+	if err != nil {
+		return Entry{}, err
+	}
+	return n.entry(path.String()), nil
+}
+
+func (n *inode) entry(path string) Entry {
+	return Entry{
+		Path: path, Name: n.name, Inode: n.id, Directory: n.directory, MTime: time.UnixMilli(n.mtime),
+		Size: n.size, Replication: n.replication, ChunkSize: n.chunkSize, Chunks: len(n.chunks),
+	}
+}
+
+// File returns the file at path with its chunks.
+func (s *State) File(path dfs.Path) (File, error) {
+	n, err := s.file(path)
+	if err != nil {
+		return File{}, err
+	}
+	file := File{Entry: n.entry(path.String()), Contents: make([]Chunk, 0, len(n.chunks))}
+	for _, id := range n.chunks {
+		c, ok := s.chunks.Get(id)
+		if !ok {
+			return File{}, dfs.Errorf(dfs.Corrupt, "%s refers to chunk %s, which the namespace does not know", path, id)
+		}
+		file.Contents = append(file.Contents, Chunk{id, c.size, c.checksum, c.replicas})
+	}
+	return file, nil
+}
+
+// List returns up to limit entries of the directory at path whose names come
+// after the name after ("" for the first page), and whether there are more.
+func (s *State) List(path dfs.Path, after string, limit int) (entries []Entry, more bool, err error) {
+	dir, err := s.directory(path)
+	if err != nil {
+		return nil, false, err
+	}
+	prefix := path.String()
+	if !path.IsRoot() {
+		prefix += "/"
+	}
+	s.inodes.Ascend(&inode{parent: dir.id, name: after}, func(n *inode) bool {
+		switch {
+		case n.parent != dir.id:
+			return false
+		case n.name == after && after != "":
+			return true
+		case len(entries) == limit:
+			more = true
+			return false
+		}
+		entries = append(entries, n.entry(prefix+n.name))
+		return true
+	})
+	return entries, more, nil
+}
+
+// Answer returns what the request was answered, if it is remembered.
+func (s *State) Answer(id dfs.RequestID) (result Result, err error, known bool) {
+	r, ok := s.requests.Get(id)
+	if !ok || id == "" {
+		return Result{}, nil, false
+	}
+	if r.err != nil {
+		return Result{}, r.err, true
+	}
+	return r.result, nil, true
+}
+
+// Upload returns an open upload, or why there is none.
+func (s *State) Upload(id dfs.UploadID) (Upload, error) {
+	u, err := s.openUpload(id)
+	if err != nil {
+		return Upload{}, err
+	}
+	return s.uploadView(id, u), nil
+}
+
+func (s *State) uploadView(id dfs.UploadID, u *upload) Upload {
+	view := Upload{ID: id, Replication: u.replication, ChunkSize: u.chunkSize, Touched: u.touched}
+	if dir, ok := s.pathOf(u.parent); ok {
+		view.Path = dir + "/" + u.name
+	}
+	view.Allocated = make([]Allocation, len(u.allocated))
+	for i, a := range u.allocated {
+		view.Allocated[i] = Allocation{a.id, a.targets}
+	}
+	return view
+}
+
+// TouchedUploads calls fn with each open upload and the clock, in
+// milliseconds, of its last sign of life.
+func (s *State) TouchedUploads(fn func(id dfs.UploadID, touched int64)) {
+	s.uploads.Scan(func(id dfs.UploadID, u *upload) bool {
+		fn(id, u.touched)
+		return true
+	})
+}
+
+// InFlight calls fn with each chunk that was allocated but not yet reported
+// by a target, and that target: what is on its way.
+func (s *State) InFlight(fn func(target NodeNum, chunkSize int64)) {
+	s.uploads.Scan(func(_ dfs.UploadID, u *upload) bool {
+		for _, a := range u.allocated {
+			c, ok := s.chunks.Get(a.id)
+			if !ok {
+				continue
+			}
+			for _, num := range a.targets {
+				if !contains(c.replicas, num) {
+					fn(num, u.chunkSize)
+				}
+			}
+		}
+		return true
+	})
+}
+
+func contains(nodes []NodeNum, num NodeNum) bool {
+	for _, n := range nodes {
+		if n == num {
+			return true
+		}
+	}
+	return false
+}
+
+// Nodes returns the node table in order of numbers.
+func (s *State) Nodes() []Node {
+	nodes := make([]Node, 0, s.nodes.Len())
+	s.nodes.Scan(func(_ NodeNum, n *node) bool {
+		nodes = append(nodes, n.view())
+		return true
+	})
+	return nodes
+}
+
+// Node returns the row of a DataNode.
+func (s *State) Node(id dfs.NodeID) (Node, bool) {
+	num, ok := s.nodesByID.Get(id)
+	if !ok {
+		return Node{}, false
+	}
+	return s.NodeByNum(num)
+}
+
+// NodeByNum returns the row with a number.
+func (s *State) NodeByNum(num NodeNum) (Node, bool) {
+	n, ok := s.nodes.Get(num)
+	if !ok {
+		return Node{}, false
+	}
+	return n.view(), true
+}
+
+func (n *node) view() Node {
+	return Node{
+		Num: n.num, ID: n.id, URL: n.url, Rack: n.rack, Instance: n.instance,
+		Incarnation: n.incarnation, Seq: n.seq, Capacity: n.capacity, Used: n.used, Free: n.free,
+		Writable: n.writable, Liveness: n.liveness, Service: n.service,
+		LastHeartbeat: time.UnixMilli(n.lastHeartbeat), Chunks: n.count, Inventoried: n.inventoried,
+	}
+}
+
+// Members returns the NameNodes that were announced, removed ones included,
+// in order of IDs.
+func (s *State) Members() []Member {
+	members := make([]Member, 0, s.members.Len())
+	s.members.Scan(func(_ dfs.NodeID, m *member) bool {
+		members = append(members, Member{m.id, m.instance, m.url, m.raftAddr, m.removed})
+		return true
+	})
+	return members
+}
+
+// Member returns what is known of a NameNode.
+func (s *State) Member(id dfs.NodeID) (Member, bool) {
+	m, ok := s.members.Get(id)
+	if !ok {
+		return Member{}, false
+	}
+	return Member{m.id, m.instance, m.url, m.raftAddr, m.removed}, true
+}
+
+// Trashed tells whether there is anything to Purge.
+func (s *State) Trashed() bool { return s.firstChild(trashInode) != nil }
+
+// Reported tells whether the node itself reported that it holds the chunk.
+func (s *State) Reported(num NodeNum, id dfs.ChunkID) bool {
+	if c, ok := s.chunks.Get(id); ok {
+		_, waiting := s.unconfirmed.Get(replica{node: num, chunk: id})
+		return !waiting && contains(c.replicas, num)
+	}
+	_, orphan := s.orphans.Get(replica{node: num, chunk: id})
+	return orphan
+}
+
+// ReportedBetween calls fn with the chunks above after and up to
+// through that the node itself reported to hold. Replicas that are known only
+// from a commit are left out: their report may still be on its way.
+func (s *State) ReportedBetween(num NodeNum, after, through dfs.ChunkID, fn func(dfs.ChunkID)) {
+	if after == ^dfs.ChunkID(0) {
+		return
+	}
+	s.chunks.Ascend(after+1, func(id dfs.ChunkID, c *chunk) bool {
+		if id > through {
+			return false
+		}
+		if contains(c.replicas, num) {
+			if _, waiting := s.unconfirmed.Get(replica{node: num, chunk: id}); !waiting {
+				fn(id)
+			}
+		}
+		return true
+	})
+	s.orphans.Ascend(replica{node: num, chunk: after + 1}, func(r replica) bool {
+		if r.node != num || r.chunk > through {
+			return false
+		}
+		fn(r.chunk)
+		return true
+	})
+}
+
+// Unconfirmed tells whether a replica of the node, known from a commit, has
+// waited for the node's own report for longer than age.
+func (s *State) Unconfirmed(num NodeNum, age time.Duration) bool {
+	stale := false
+	s.unconfirmed.Ascend(replica{node: num}, func(r replica) bool {
+		stale = r.node == num && r.since+age.Milliseconds() < s.clock
+		return r.node == num && !stale
+	})
+	return stale
+}

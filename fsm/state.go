@@ -1,0 +1,189 @@
+package fsm
+
+import (
+	"github.com/tidwall/btree"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// Inodes that are always there.
+const (
+	rootInode  = 1
+	trashInode = 2 // holds what was deleted and is not yet purged; no path leads here
+)
+
+// State is everything the NameNodes agree on. The records that the trees point
+// to are never changed, only replaced, so that a copy of the trees (O(1), copy
+// on write) is a copy of the state.
+type State struct {
+	clusterID dfs.ClusterID
+	applied   uint64 // log index
+	clock     int64  // Unix milliseconds, never goes back
+
+	nextInode  uint64
+	nextChunk  dfs.ChunkID
+	nextUpload dfs.UploadID
+	nextNode   NodeNum
+
+	inodes  *btree.BTreeG[*inode]      // by parent and name: a listing is a range
+	dirs    *btree.Map[uint64, *inode] // directories by their own ID, to walk up
+	chunks  *btree.Map[dfs.ChunkID, *chunk]
+	uploads *btree.Map[dfs.UploadID, *upload]
+
+	requests     *btree.Map[dfs.RequestID, *request]
+	requestOrder *btree.Map[uint64, dfs.RequestID] // by log index: the order of forgetting
+
+	nodes       *btree.Map[NodeNum, *node]
+	nodesByID   *btree.Map[dfs.NodeID, NodeNum]
+	unconfirmed *btree.BTreeG[replica] // known from a commit, not yet from the node itself
+	orphans     *btree.BTreeG[replica] // on a node, but of no chunk that the namespace knows
+	members     *btree.Map[dfs.NodeID, *member]
+}
+
+// inode is a file or a directory.
+type inode struct {
+	parent      uint64
+	name        string
+	id          uint64 // also the generation: an overwrite makes a new inode
+	directory   bool
+	mtime       int64 // clock
+	size        int64 // bytes
+	replication int
+	chunkSize   int64 // bytes
+	chunks      []dfs.ChunkID
+}
+
+// chunk is a chunk that was allocated. It is garbage when it has no reference
+// and its upload is over; it is forgotten when no node holds it any more.
+type chunk struct {
+	size     int64
+	checksum dfs.Checksum
+	refs     uint32
+	upload   dfs.UploadID // that allocated it
+	replicas []NodeNum    // sorted
+}
+
+type allocated struct {
+	id      dfs.ChunkID
+	targets []NodeNum
+}
+
+// upload is a file in the making.
+type upload struct {
+	parent      uint64 // inode of the directory, so that the upload moves with it
+	name        string
+	base        uint64 // inode that stood there at the beginning, 0 for none
+	overwrite   bool
+	replication int
+	chunkSize   int64
+	touched     int64 // clock at the last sign of life
+	allocated   []allocated
+	sealed      []dfs.ChunkID // chunks named by commits so far, in file order
+	size        int64         // bytes sealed
+}
+
+// request is the remembered answer to a mutation.
+type request struct {
+	index   uint64 // log index
+	command number
+	result  Result
+	err     *dfs.Error // nil unless it was refused
+}
+
+// node is a DataNode.
+type node struct {
+	num           NodeNum
+	id            dfs.NodeID
+	url           string
+	rack          string
+	instance      string
+	incarnation   uint64
+	seq           uint64 // of the last report taken in
+	capacity      int64
+	used          int64
+	free          int64
+	writable      bool
+	liveness      Liveness
+	service       Service
+	lastHeartbeat int64      // clock
+	count         int64      // chunks the node said it holds
+	held          int64      // chunks the state knows from the node's own reports
+	digest        dfs.Digest // of those
+	inventoried   bool       // the two agreed at the last report of this incarnation
+}
+
+// member is a NameNode.
+type member struct {
+	id       dfs.NodeID
+	instance string
+	url      string
+	raftAddr string
+	removed  bool
+}
+
+// replica is a chunk on a node, and the clock when that was first known.
+// Ordered by node, then chunk.
+type replica struct {
+	node  NodeNum
+	chunk dfs.ChunkID
+	since int64
+}
+
+func newInodeTree() *btree.BTreeG[*inode] {
+	return btree.NewBTreeGOptions(func(a, b *inode) bool {
+		if a.parent != b.parent {
+			return a.parent < b.parent
+		}
+		return a.name < b.name
+	}, btree.Options{NoLocks: true})
+}
+
+func newReplicaTree() *btree.BTreeG[replica] {
+	return btree.NewBTreeGOptions(func(a, b replica) bool {
+		if a.node != b.node {
+			return a.node < b.node
+		}
+		return a.chunk < b.chunk
+	}, btree.Options{NoLocks: true})
+}
+
+// newState returns the state before the first log entry: an empty root.
+func newState() *State {
+	s := &State{
+		nextInode:    trashInode + 1,
+		nextChunk:    1,
+		nextUpload:   1,
+		nextNode:     1,
+		inodes:       newInodeTree(),
+		dirs:         new(btree.Map[uint64, *inode]),
+		chunks:       new(btree.Map[dfs.ChunkID, *chunk]),
+		uploads:      new(btree.Map[dfs.UploadID, *upload]),
+		requests:     new(btree.Map[dfs.RequestID, *request]),
+		requestOrder: new(btree.Map[uint64, dfs.RequestID]),
+		nodes:        new(btree.Map[NodeNum, *node]),
+		nodesByID:    new(btree.Map[dfs.NodeID, NodeNum]),
+		unconfirmed:  newReplicaTree(),
+		orphans:      newReplicaTree(),
+		members:      new(btree.Map[dfs.NodeID, *member]),
+	}
+	s.dirs.Set(rootInode, &inode{id: rootInode, directory: true})
+	return s
+}
+
+// copy returns a state that later changes of s do not reach. It takes the same
+// time whatever the size. Not safe beside any other use of s.
+func (s *State) copy() *State {
+	c := *s
+	c.inodes = s.inodes.Copy()
+	c.dirs = s.dirs.Copy()
+	c.chunks = s.chunks.Copy()
+	c.uploads = s.uploads.Copy()
+	c.requests = s.requests.Copy()
+	c.requestOrder = s.requestOrder.Copy()
+	c.nodes = s.nodes.Copy()
+	c.nodesByID = s.nodesByID.Copy()
+	c.unconfirmed = s.unconfirmed.Copy()
+	c.orphans = s.orphans.Copy()
+	c.members = s.members.Copy()
+	return &c
+}

@@ -1,0 +1,307 @@
+package fsm
+
+import "github.com/dfs-go/dfs-go/internal/dfs"
+
+func (c *BeginUpload) apply(s *State) (Result, error) {
+	if err := c.check(s); err != nil {
+		return Result{}, err
+	}
+	base := uint64(0)
+	existing, err := s.lookup(c.Path)
+	switch {
+	case err == nil && existing.directory:
+		return Result{}, dfs.Errorf(dfs.IsDirectory, "%s is a directory; a file cannot take its place", c.Path)
+	case err == nil && !c.Overwrite:
+		return Result{}, dfs.Errorf(dfs.Exists, "%s exists; ask for overwrite to replace it", c.Path)
+	case err == nil:
+		base = existing.id
+	case dfs.CodeOf(err) != dfs.NotFound:
+		return Result{}, err
+	}
+	parent, err := s.makeDirectories(c.Path.Parent())
+	if err != nil {
+		return Result{}, err
+	}
+	u := &upload{
+		parent: parent.id, name: c.Path.Name(), base: base, overwrite: c.Overwrite,
+		replication: c.Replication, chunkSize: c.ChunkSize, touched: s.clock,
+	}
+	id := s.nextUpload
+	s.nextUpload++
+	first := s.allocate(u, id, c.Targets)
+	s.uploads.Set(id, u)
+	return Result{Upload: id, First: first, Count: len(c.Targets)}, nil
+}
+
+func (c *BeginUpload) check(s *State) error {
+	if c.Path.IsRoot() {
+		return dfs.Errorf(dfs.IsDirectory, "/ is a directory; a file cannot take its place")
+	}
+	if err := dfs.CheckReplication(c.Replication); err != nil {
+		return err
+	}
+	if err := dfs.CheckChunkSize(c.ChunkSize); err != nil {
+		return err
+	}
+	return s.checkTargets(c.Targets, 0)
+}
+
+func (s *State) checkTargets(targets [][]NodeNum, already int) error {
+	if len(targets) > dfs.MaxChunksPerAllocation {
+		return dfs.Errorf(dfs.TooLarge, "%d chunks were asked for at once; at most %d are allowed", len(targets), dfs.MaxChunksPerAllocation)
+	}
+	// Chunks that went wrong are replaced by new ones, so an upload may use up
+	// more than a file can have.
+	if already+len(targets) > 2*dfs.MaxChunksPerFile {
+		return dfs.Errorf(dfs.TooLarge, "the upload has used up %d chunks; a file has at most %d, so choose a larger chunk size", already, dfs.MaxChunksPerFile)
+	}
+	for _, nodes := range targets {
+		if len(nodes) == 0 || len(nodes) > dfs.MaxReplication {
+			return dfs.Errorf(dfs.Invalid, "a chunk was given %d DataNodes; 1 to %d are possible", len(nodes), dfs.MaxReplication)
+		}
+		for _, num := range nodes {
+			if _, ok := s.nodes.Get(num); !ok {
+				return dfs.Errorf(dfs.Conflict, "DataNode number %d is not known any more; try again", num)
+			}
+		}
+	}
+	return nil
+}
+
+// allocate gives u a new chunk for each list of targets and returns the first.
+func (s *State) allocate(u *upload, id dfs.UploadID, targets [][]NodeNum) dfs.ChunkID {
+	first := s.nextChunk
+	for _, nodes := range targets {
+		s.chunks.Set(s.nextChunk, &chunk{upload: id})
+		u.allocated = append(u.allocated, allocated{s.nextChunk, nodes})
+		s.nextChunk++
+	}
+	return first
+}
+
+func (s *State) openUpload(id dfs.UploadID) (*upload, error) {
+	u, ok := s.uploads.Get(id)
+	if !ok {
+		return nil, dfs.Errorf(dfs.NotFound, "there is no upload %s: it was committed, given up or has expired; start the upload again", id)
+	}
+	return u, nil
+}
+
+func (c *AddChunks) apply(s *State) (Result, error) {
+	u, err := s.openUpload(c.Upload)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := s.checkTargets(c.Targets, len(u.allocated)); err != nil {
+		return Result{}, err
+	}
+	changed := *u
+	changed.touched = s.clock
+	first := s.allocate(&changed, c.Upload, c.Targets)
+	s.uploads.Set(c.Upload, &changed)
+	return Result{Upload: c.Upload, First: first, Count: len(c.Targets)}, nil
+}
+
+func (c *Commit) apply(s *State) (Result, error) {
+	u, err := s.openUpload(c.Upload)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := c.check(s, u); err != nil {
+		return Result{}, err
+	}
+	if c.Final {
+		if err := s.checkPlace(u); err != nil {
+			return Result{}, err
+		}
+	}
+	changed := *u
+	changed.touched = s.clock
+	if c.Position == 0 {
+		s.unseal(&changed)
+	}
+	for i := range c.Chunks {
+		s.seal(&changed, &c.Chunks[i])
+	}
+	if !c.Final {
+		s.uploads.Set(c.Upload, &changed)
+		return Result{}, nil
+	}
+	return s.finish(c.Upload, &changed), nil
+}
+
+// check makes sure that every chunk can be part of u, before anything changes.
+func (c *Commit) check(s *State, u *upload) error {
+	if c.Position != 0 && c.Position != len(u.sealed) {
+		return dfs.Errorf(dfs.Conflict, "upload %s is being committed by two callers at once; ask for the file to see the outcome", c.Upload)
+	}
+	if c.Position+len(c.Chunks) > dfs.MaxChunksPerFile {
+		return dfs.Errorf(dfs.TooLarge, "a file has at most %d chunks; choose a larger chunk size", dfs.MaxChunksPerFile)
+	}
+	named := make(map[dfs.ChunkID]struct{}, len(c.Chunks))
+	for i := range c.Chunks {
+		stored := &c.Chunks[i]
+		if _, twice := named[stored.ID]; twice {
+			return dfs.Errorf(dfs.Invalid, "chunk %s is named twice", stored.ID)
+		}
+		named[stored.ID] = struct{}{}
+		if err := c.checkChunk(s, u, stored); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Commit) checkChunk(s *State, u *upload, stored *StoredChunk) error {
+	known, ok := s.chunks.Get(stored.ID)
+	switch {
+	case !ok || known.upload != c.Upload:
+		return dfs.Errorf(dfs.Invalid, "chunk %s is not one of upload %s", stored.ID, c.Upload)
+	case known.refs > 0 && c.Position > 0:
+		return dfs.Errorf(dfs.Invalid, "chunk %s is named twice", stored.ID)
+	case stored.Size < 1 || stored.Size > u.chunkSize:
+		return dfs.Errorf(dfs.Invalid, "chunk %s has %d bytes; 1 to %d, the chunk size, are possible", stored.ID, stored.Size, u.chunkSize)
+	case len(stored.Nodes) < dfs.MinReplicas(u.replication) || len(stored.Nodes) > dfs.MaxReplication:
+		return dfs.Errorf(dfs.Invalid, "chunk %s is stored on %d DataNodes; replication %d needs at least %d", stored.ID, len(stored.Nodes), u.replication, dfs.MinReplicas(u.replication))
+	}
+	for i, num := range stored.Nodes {
+		if _, ok := s.nodes.Get(num); !ok {
+			return dfs.Errorf(dfs.Invalid, "chunk %s is said to be on a DataNode that is not known", stored.ID)
+		}
+		for _, other := range stored.Nodes[:i] {
+			if other == num {
+				return dfs.Errorf(dfs.Invalid, "chunk %s names a DataNode twice", stored.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// checkPlace makes sure that the file can appear where the upload began: the
+// directory still exists, and what stands there is what stood there.
+func (s *State) checkPlace(u *upload) error {
+	dir, ok := s.pathOf(u.parent)
+	if !ok {
+		return dfs.Errorf(dfs.NotFound, "the directory in which the upload of %q began was deleted", u.name)
+	}
+	current := s.child(u.parent, u.name)
+	switch {
+	case current == nil && u.base == 0, current != nil && current.id == u.base:
+		return nil
+	case current != nil && !u.overwrite:
+		return dfs.Errorf(dfs.Exists, "%s/%s was created by someone else meanwhile", dir, u.name)
+	}
+	return dfs.Errorf(dfs.Conflict, "%s/%s was changed by someone else during the upload; look at it, then upload again", dir, u.name)
+}
+
+// unseal forgets what an earlier, unfinished commit had named.
+func (s *State) unseal(u *upload) {
+	for _, id := range u.sealed {
+		if known, ok := s.chunks.Get(id); ok {
+			again := *known
+			again.refs = 0
+			s.chunks.Set(id, &again)
+		}
+	}
+	u.sealed, u.size = nil, 0
+}
+
+// seal makes a stored chunk the next of the file.
+func (s *State) seal(u *upload, stored *StoredChunk) {
+	known, _ := s.chunks.Get(stored.ID) // check has seen it
+	sealed := *known
+	sealed.size, sealed.checksum, sealed.refs = stored.Size, stored.Checksum, 1
+	for _, num := range stored.Nodes {
+		if replicas, added := insertNode(sealed.replicas, num); added {
+			sealed.replicas = replicas
+			s.unconfirmed.Set(replica{num, stored.ID, s.clock})
+		}
+	}
+	s.chunks.Set(stored.ID, &sealed)
+	u.sealed = append(u.sealed, stored.ID)
+	u.size += stored.Size
+}
+
+// finish makes the file of a sealed upload appear.
+func (s *State) finish(id dfs.UploadID, u *upload) Result {
+	if replaced := s.child(u.parent, u.name); replaced != nil {
+		s.discard(replaced)
+	}
+	dir, _ := s.pathOf(u.parent) // checkPlace has seen it
+	s.link(&inode{
+		parent: u.parent, name: u.name, mtime: s.clock, size: u.size,
+		replication: u.replication, chunkSize: u.chunkSize, chunks: u.sealed,
+	})
+	s.uploads.Delete(id)
+	if len(u.allocated) > len(u.sealed) {
+		s.forgetUnused(u)
+	}
+	return Result{Upload: id, Path: dir + "/" + u.name, Size: u.size}
+}
+
+// giveUp ends an upload without a file.
+func (s *State) giveUp(id dfs.UploadID, u *upload) {
+	s.uploads.Delete(id)
+	ended := *u
+	s.unseal(&ended)
+	s.forgetUnused(&ended)
+}
+
+// forgetUnused forgets the chunks of an ended upload that are part of no file
+// and that no node holds; those that a node holds stay as garbage.
+func (s *State) forgetUnused(u *upload) {
+	for _, a := range u.allocated {
+		if known, ok := s.chunks.Get(a.id); ok {
+			s.forgetIfGone(a.id, known)
+		}
+	}
+}
+
+// release takes one reference from each chunk of a file that is gone.
+func (s *State) release(ids []dfs.ChunkID) {
+	for _, id := range ids {
+		known, ok := s.chunks.Get(id)
+		if !ok || known.refs == 0 {
+			continue
+		}
+		released := *known
+		released.refs--
+		s.chunks.Set(id, &released)
+		s.forgetIfGone(id, &released)
+	}
+}
+
+// forgetIfGone drops the record of a chunk that nothing refers to and no node
+// holds.
+func (s *State) forgetIfGone(id dfs.ChunkID, c *chunk) {
+	if s.garbage(c) && len(c.replicas) == 0 {
+		s.chunks.Delete(id)
+	}
+}
+
+// garbage tells whether no file and no open upload refers to c.
+func (s *State) garbage(c *chunk) bool {
+	if c.refs > 0 {
+		return false
+	}
+	_, open := s.uploads.Get(c.upload)
+	return !open
+}
+
+func (c *AbortUpload) apply(s *State) (Result, error) {
+	u, err := s.openUpload(c.Upload)
+	if err != nil {
+		return Result{}, err
+	}
+	s.giveUp(c.Upload, u)
+	return Result{}, nil
+}
+
+func (c *ExpireUploads) apply(s *State) (Result, error) {
+	for _, expired := range c.Uploads {
+		if u, ok := s.uploads.Get(expired.Upload); ok && u.touched <= expired.Touched {
+			s.giveUp(expired.Upload, u)
+		}
+	}
+	return Result{}, nil
+}
