@@ -68,7 +68,7 @@ func (s *State) report(r *NodeReport) (needInventory bool) {
 	}
 	n := *old
 	n.liveness, n.lastHeartbeat = Up, s.clock
-	if r.Seq > n.seq || r.Incarnation == 0 {
+	if r.Seq >= n.seq { // equal: another part of the same report, or the same again, which changes nothing
 		n.seq = r.Seq
 		n.capacity, n.used, n.free, n.writable, n.count = r.Capacity, r.Used, r.Free, r.Writable, r.Count
 		s.changeReplicas(&n, r)

@@ -222,10 +222,10 @@ func (n *node) record() nodeRecord {
 
 // document writes one of the two JSON documents, a record at a time.
 type document struct {
-	w       *bufio.Writer
-	sum     hash.Hash32
-	counts  []sectionCount
-	err     error
+	w      *bufio.Writer
+	sum    hash.Hash32
+	counts []sectionCount
+	err    error
 }
 
 type sectionCount struct {
