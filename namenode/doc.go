@@ -1,0 +1,15 @@
+// Package namenode is one NameNode: the HTTP server that clients and DataNodes
+// talk to, the state machine under Raft behind it, and the duties it has while
+// it leads.
+//
+// Where to start:
+//
+//   - namenode.go: New, Open, Wait, Close: what is started in which order
+//   - server.go: the route table and what happens around every call
+//   - propose.go: how a change gets into the log, and how a refusal is made
+//     sure of before it is given
+//   - files.go, uploads.go, nodes.go, members.go: the calls themselves
+//   - leadership.go: the duties of a leader, from election to loss
+//   - heartbeats.go: how the reports of a tick become one log entry
+//   - statemachine.go, metadir.go: what lies in the meta-dir
+package namenode

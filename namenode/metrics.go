@@ -1,0 +1,105 @@
+package namenode
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dfs-go/dfs-go/fsm"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+)
+
+// metrics is what GET /metrics shows.
+type metrics struct {
+	registry *prometheus.Registry
+	calls    *prometheus.HistogramVec
+}
+
+func newMetrics(n *NameNode) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		calls: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "dfs_namenode_call_seconds",
+			Help:    "Calls by route and HTTP status.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}, []string{"method", "route", "status"}),
+	}
+	m.registry.MustRegister(m.calls, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newStateCollector(n))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+func (m *metrics) observe(route protocol.Route, status int, took time.Duration) {
+	m.calls.WithLabelValues(route.Method, route.Pattern, strconv.Itoa(status)).Observe(took.Seconds())
+}
+
+// stateCollector reads the state when it is asked, so that nothing has to be
+// kept up to date.
+type stateCollector struct {
+	n                                                  *NameNode
+	leads, term, applied, inodes, chunks, uploads, dns *prometheus.Desc
+}
+
+func newStateCollector(n *NameNode) *stateCollector {
+	describe := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("dfs_namenode_"+name, help, labels, nil)
+	}
+	return &stateCollector{
+		n:       n,
+		leads:   describe("leads", "1 while this NameNode is the leader."),
+		term:    describe("raft_term", "Raft term."),
+		applied: describe("applied_index", "Index of the last log entry applied."),
+		inodes:  describe("inodes", "Files and directories."),
+		chunks:  describe("chunks", "Chunks that the namespace knows."),
+		uploads: describe("uploads", "Uploads that are open."),
+		dns:     describe("datanodes", "DataNodes by state.", "state"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (s *stateCollector) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{s.leads, s.term, s.applied, s.inodes, s.chunks, s.uploads, s.dns} {
+		descriptions <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *stateCollector) Collect(values chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		values <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	leads := 0.0
+	if s.n.lead.Load() != nil {
+		leads = 1
+	}
+	var inodes, chunks, uploads int
+	var nodes []fsm.Node
+	s.n.machine.Read(func(state *fsm.State) {
+		inodes, chunks, uploads = state.Counts()
+		nodes = state.Nodes()
+	})
+	states := map[string]int{
+		protocol.StateUp: 0, protocol.StateSuspect: 0, protocol.StateDown: 0,
+		protocol.StateDraining: 0, protocol.StateDrained: 0,
+	}
+	for i := range nodes {
+		states[stateOf(&nodes[i])]++
+	}
+	gauge(s.leads, leads)
+	gauge(s.term, float64(s.n.group.Term()))
+	gauge(s.applied, float64(s.n.appliedIndex()))
+	gauge(s.inodes, float64(inodes))
+	gauge(s.chunks, float64(chunks))
+	gauge(s.uploads, float64(uploads))
+	for state, count := range states {
+		gauge(s.dns, float64(count), state)
+	}
+}

@@ -1,0 +1,49 @@
+package namenode
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dfs-go/dfs-go/fsm"
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// propose puts a command into the log on behalf of request (may be empty) and
+// returns what the state machine answered. The error is the state machine's
+// refusal, or says that this is not the leader, or that the outcome is unknown.
+func (n *NameNode) propose(ctx context.Context, command fsm.Command, request dfs.RequestID) (fsm.Result, error) {
+	answer, err := n.group.Apply(ctx, fsm.Encode(command, request, time.Now()))
+	if err != nil {
+		return fsm.Result{}, err
+	}
+	result, ok := answer.(fsm.Result)
+	if !ok {
+		return fsm.Result{}, fmt.Errorf("the state machine answered with a %T", answer)
+	}
+	return result, nil
+}
+
+// remembered returns the answer that the request got before, if any.
+func (n *NameNode) remembered(request dfs.RequestID) (result fsm.Result, err error, known bool) {
+	n.machine.Read(func(s *fsm.State) { result, err, known = s.Answer(request) })
+	return result, err, known
+}
+
+// confirmed calls check, which looks at the state and may refuse a request. A
+// refusal counts only when the state is known not to be stale: a leader that
+// was deposed without noticing must not deny what another has acknowledged.
+func (n *NameNode) confirmed(ctx context.Context, check func() error) error {
+	if check() == nil {
+		return nil
+	}
+	if err := n.group.ReadIndex(ctx); err != nil {
+		return err
+	}
+	return check()
+}
+
+// retryable marks a failure that is worth another try of the same request.
+type retryable struct{ error }
+
+func (r retryable) Unwrap() error { return r.error }

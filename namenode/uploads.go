@@ -1,0 +1,236 @@
+package namenode
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/dfs-go/dfs-go/fsm"
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+	"github.com/dfs-go/dfs-go/namenode/placement"
+)
+
+// commitPart is how many chunks of a commit go into one log entry.
+const commitPart = 1500
+
+// createFile begins an upload.
+func (n *NameNode) createFile(c *call) (reply, error) {
+	var request protocol.CreateRequest
+	if err := c.decode(&request); err != nil {
+		return reply{}, err
+	}
+	command, err := beginCommand(&request)
+	if err != nil {
+		return reply{}, err
+	}
+	result, err, known := n.remembered(c.requestID)
+	if !known {
+		command.Targets, err = n.place(c.Context(), placement.Request{
+			Chunks: int(request.NumChunks), ChunkSize: command.ChunkSize,
+			Replication: command.Replication, Exclude: request.Exclude,
+		}, request.Replication != nil)
+		if err != nil {
+			return reply{}, err
+		}
+		result, err = n.propose(c.Context(), command, c.requestID)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return n.allocation(result)
+}
+
+// beginCommand checks what was asked for and fills in the defaults.
+func beginCommand(request *protocol.CreateRequest) (*fsm.BeginUpload, error) {
+	path, err := dfs.ParsePath(request.Path)
+	if err != nil {
+		return nil, err
+	}
+	command := &fsm.BeginUpload{
+		Path: path, Replication: dfs.DefaultReplication, ChunkSize: dfs.DefaultChunkSize, Overwrite: request.Overwrite,
+	}
+	if request.Replication != nil {
+		command.Replication = *request.Replication
+	}
+	if request.ChunkSize != nil {
+		command.ChunkSize = *request.ChunkSize
+	}
+	if err := dfs.CheckReplication(command.Replication); err != nil {
+		return nil, err
+	}
+	if err := dfs.CheckChunkSize(command.ChunkSize); err != nil {
+		return nil, err
+	}
+	return command, checkCount(request.NumChunks, request.Exclude)
+}
+
+func checkCount(count int64, exclude []dfs.NodeID) error {
+	switch {
+	case count < 0:
+		return dfs.Errorf(dfs.Invalid, "num_chunks is %d; it cannot be negative", count)
+	case count > dfs.MaxChunksPerAllocation:
+		return dfs.Errorf(dfs.TooLarge, "num_chunks is %d; at most %d can be asked for at once, more with POST /uploads/{id}/chunks", count, dfs.MaxChunksPerAllocation)
+	case len(exclude) > 1024:
+		return dfs.Errorf(dfs.TooLarge, "exclude lists %d DataNodes; at most 1024 are allowed", len(exclude))
+	}
+	return nil
+}
+
+// place chooses DataNodes for chunks. A replication that the caller asked for
+// by number must be one that the registered nodes can give; the default makes
+// do with fewer, and the missing replicas are made when there are more nodes.
+func (n *NameNode) place(ctx context.Context, request placement.Request, explicit bool) (targets [][]fsm.NodeNum, err error) {
+	err = n.confirmed(ctx, func() error {
+		l := n.lead.Load()
+		if l == nil {
+			return notLeader()
+		}
+		if request.Chunks > 0 {
+			var failed error
+			if targets, failed = l.place(request); failed != nil {
+				return failed
+			}
+		}
+		if explicit {
+			return n.enoughNodes(request.Replication)
+		}
+		return nil
+	})
+	return targets, err
+}
+
+// allocation describes the chunks that a command allocated.
+func (n *NameNode) allocation(result fsm.Result) (reply, error) {
+	var upload fsm.Upload
+	var nodes []fsm.Node
+	var err error
+	n.machine.Read(func(s *fsm.State) {
+		upload, err = s.Upload(result.Upload)
+		nodes = s.Nodes()
+	})
+	if err != nil {
+		return reply{}, err
+	}
+	locate := newLocator(nodes)
+	answer := protocol.Allocation{
+		UploadID: upload.ID, Path: upload.Path, ChunkSize: upload.ChunkSize, Replication: upload.Replication,
+		MinReplicas: dfs.MinReplicas(upload.Replication), ExpiresIn: int64(n.config.UploadExpiry.Seconds()),
+		Chunks: make([]protocol.AllocatedChunk, 0, result.Count),
+	}
+	end := result.First + dfs.ChunkID(result.Count)
+	for _, a := range upload.Allocated {
+		if a.ID >= result.First && a.ID < end {
+			answer.Chunks = append(answer.Chunks, protocol.AllocatedChunk{ID: a.ID, Targets: locate.targets(a.Targets)})
+		}
+	}
+	return reply{http.StatusCreated, answer}, nil
+}
+
+// addChunks allocates more chunks for an upload, or takes a sign of life.
+func (n *NameNode) addChunks(c *call) (reply, error) {
+	id, err := c.uploadID()
+	if err != nil {
+		return reply{}, err
+	}
+	var request protocol.AddChunksRequest
+	if err := c.decode(&request); err != nil {
+		return reply{}, err
+	}
+	if err := checkCount(request.NumChunks, request.Exclude); err != nil {
+		return reply{}, err
+	}
+	result, err, known := n.remembered(c.requestID)
+	if !known {
+		command := &fsm.AddChunks{Upload: id}
+		if command.Targets, err = n.placeMore(c, id, &request); err != nil {
+			return reply{}, err
+		}
+		result, err = n.propose(c.Context(), command, c.requestID)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return n.allocation(result)
+}
+
+func (n *NameNode) placeMore(c *call, id dfs.UploadID, request *protocol.AddChunksRequest) ([][]fsm.NodeNum, error) {
+	upload, err := n.openUpload(c, id)
+	if err != nil {
+		return nil, err
+	}
+	return n.place(c.Context(), placement.Request{
+		Chunks: int(request.NumChunks), ChunkSize: upload.ChunkSize,
+		Replication: upload.Replication, Exclude: request.Exclude,
+	}, false)
+}
+
+// openUpload finds an upload, or makes sure that there is none.
+func (n *NameNode) openUpload(c *call, id dfs.UploadID) (upload fsm.Upload, err error) {
+	err = n.confirmed(c.Context(), func() (err error) {
+		n.machine.Read(func(s *fsm.State) {
+			if _, _, known := s.Answer(c.requestID); !known {
+				upload, err = s.Upload(id)
+			}
+		})
+		return err
+	})
+	return upload, err
+}
+
+// commitUpload makes the file appear, after its chunks were seen where the
+// caller says they are.
+func (n *NameNode) commitUpload(c *call) (reply, error) {
+	id, err := c.uploadID()
+	if err != nil {
+		return reply{}, err
+	}
+	var request protocol.CommitRequest
+	if err := c.decode(&request); err != nil {
+		return reply{}, err
+	}
+	if len(request.Chunks) > dfs.MaxChunksPerFile {
+		return reply{}, dfs.Errorf(dfs.TooLarge, "the commit names %d chunks; a file has at most %d, so choose a larger chunk size", len(request.Chunks), dfs.MaxChunksPerFile)
+	}
+	result, err, known := n.remembered(c.requestID)
+	if !known {
+		result, err = n.commit(c, id, request.Chunks)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{http.StatusOK, protocol.CommitReply{Path: result.Path, Size: result.Size}}, nil
+}
+
+func (n *NameNode) commit(c *call, id dfs.UploadID, chunks []protocol.CommittedChunk) (fsm.Result, error) {
+	upload, err := n.openUpload(c, id)
+	if err != nil {
+		return fsm.Result{}, err
+	}
+	if result, err, known := n.remembered(c.requestID); known {
+		return result, err
+	}
+	stored, err := n.verify(c.Context(), &upload, chunks)
+	if err != nil {
+		return fsm.Result{}, err
+	}
+	position := 0
+	for ; len(stored)-position > commitPart; position += commitPart {
+		part := &fsm.Commit{Upload: id, Position: position, Chunks: stored[position : position+commitPart]}
+		if _, err := n.propose(c.Context(), part, ""); err != nil {
+			return fsm.Result{}, err
+		}
+	}
+	last := &fsm.Commit{Upload: id, Position: position, Chunks: stored[position:], Final: true}
+	return n.propose(c.Context(), last, c.requestID)
+}
+
+func (n *NameNode) abortUpload(c *call) (reply, error) {
+	id, err := c.uploadID()
+	if err != nil {
+		return reply{}, err
+	}
+	if _, err := n.propose(c.Context(), &fsm.AbortUpload{Upload: id}, c.requestID); err != nil {
+		return reply{}, err
+	}
+	return reply{http.StatusOK, protocol.Empty{}}, nil
+}
