@@ -219,10 +219,10 @@ func (n *NameNode) ready(*call) (reply, error) {
 	_, hasLeader := n.leader()
 	_, member, err := n.findMember(n.config.ID)
 	switch {
-	case err != nil:
-		answer.Status = dfs.MessageOf(err)
 	case !member && n.config.Join != "":
 		answer.Status = "waiting to be let in: dfs admin join " + string(n.config.ID) + " " + n.group.RaftAddr() + " " + n.url
+	case err != nil:
+		answer.Status = dfs.MessageOf(err)
 	case !hasLeader:
 		answer.Status = "no NameNode leads"
 	default:

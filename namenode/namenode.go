@@ -169,6 +169,9 @@ func (n *NameNode) URL() string { return n.url }
 // RaftAddr returns the address that peers reach this NameNode by.
 func (n *NameNode) RaftAddr() string { return n.group.RaftAddr() }
 
+// MetaDir returns the directory that holds everything this NameNode knows.
+func (n *NameNode) MetaDir() string { return n.config.MetaDir }
+
 // ID returns the NameNode's ID.
 func (n *NameNode) ID() dfs.NodeID { return n.config.ID }
 
