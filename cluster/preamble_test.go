@@ -1,0 +1,156 @@
+package cluster
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+var (
+	clusterA = dfs.ClusterID(strings.Repeat("a", 32))
+	clusterB = dfs.ClusterID(strings.Repeat("b", 32))
+
+	someHello   = hello{kind: kindRaft, cluster: clusterA, id: "nn1", instance: "i1", expected: "nn2", peersDigest: 7}
+	someWelcome = welcome{status: statusWrongNode, reason: "this is nn3", info: PeerInfo{
+		ID: "nn3", Instance: "i3", ClusterID: clusterA, Term: 1, LastIndex: 2, AppliedIndex: 3, HasState: true, peersDigest: 7,
+	}}
+)
+
+func TestPreambleRoundTrip(t *testing.T) {
+	for _, h := range []hello{someHello, {kind: kindProbe, id: "nn1"}} {
+		stream := bytes.NewBuffer(append(h.marshal(), "raft"...))
+		body, err := readFrame(stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parseHello(body); err != nil || got != h {
+			t.Errorf("%+v became %+v, error %v", h, got, err)
+		}
+		if stream.String() != "raft" {
+			t.Errorf("what follows the preamble is %q", stream)
+		}
+	}
+	for _, w := range []welcome{someWelcome, {info: PeerInfo{ID: "nn1"}}} {
+		body, err := readFrame(bytes.NewReader(w.marshal()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parseWelcome(body); err != nil || got != w {
+			t.Errorf("%+v became %+v, error %v", w, got, err)
+		}
+	}
+}
+
+func TestFrameFaults(t *testing.T) {
+	good := string(someHello.marshal())
+	faults := map[string]struct {
+		frame string
+		want  dfs.Code
+	}{
+		"nothing":       {"", dfs.Unavailable},
+		"half a header": {good[:4], dfs.Unavailable},
+		"half a body":   {good[:len(good)-1], dfs.Unavailable},
+		"HTTP":          {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", dfs.Invalid},
+		"other version": {good[:4] + "\x02" + good[5:], dfs.Invalid},
+		"too long":      {good[:5] + "\xff\xff" + good[7:], dfs.Invalid},
+	}
+	for name, f := range faults {
+		if _, err := readFrame(strings.NewReader(f.frame)); dfs.CodeOf(err) != f.want {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+func TestHelloFaults(t *testing.T) {
+	good := string(someHello.marshal()[frameHeader:])
+	faults := map[string]string{
+		"empty":            "",
+		"no kind":          "\x00" + good[1:],
+		"unknown kind":     "\x03" + good[1:],
+		"goes on":          good + "x",
+		"ends early":       good[:len(good)-1],
+		"upper case":       strings.Replace(good, "aaa", "AAA", 1),
+		"short cluster ID": "\x01\x00\x00\x00\x00\x03aaa\x03nn1\x00\x00",
+		"no ID":            "\x01\x00\x00\x00\x00\x00\x00\x00\x00",
+		"bad ID":           strings.Replace(good, "nn1", "n/1", 1),
+		"bad expected ID":  strings.Replace(good, "nn2", "n 2", 1),
+		"control in text":  strings.Replace(good, "i1", "i\n", 1),
+		"long text":        "\x01\x00\x00\x00\x00\x00\x03nn1\x41" + strings.Repeat("i", 65) + "\x00",
+	}
+	for name, body := range faults {
+		if h, err := parseHello([]byte(body)); dfs.CodeOf(err) != dfs.Invalid {
+			t.Errorf("%s: got %+v, error %v", name, h, err)
+		}
+	}
+}
+
+func TestWelcomeFaults(t *testing.T) {
+	good := string(someWelcome.marshal()[frameHeader:])
+	faults := map[string]string{
+		"empty":          "",
+		"unknown status": "\x05" + good[1:],
+		"goes on":        good + "x",
+		"ends early":     good[:len(good)-1],
+		"unknown state":  good[:len(good)-1] + "\x02",
+		"long reason":    "\x00\xff" + strings.Repeat("r", 255),
+	}
+	for name, body := range faults {
+		if w, err := parseWelcome([]byte(body)); dfs.CodeOf(err) != dfs.Invalid {
+			t.Errorf("%s: got %+v, error %v", name, w, err)
+		}
+	}
+}
+
+func TestLongReasonIsCut(t *testing.T) {
+	w := welcome{status: statusInvalid, reason: strings.Repeat("r", 1000), info: PeerInfo{ID: "nn1"}}
+	if got, err := parseWelcome(w.marshal()[frameHeader:]); err != nil || len(got.reason) != maxReason {
+		t.Errorf("got %d bytes, error %v", len(got.reason), err)
+	}
+}
+
+func FuzzPreamble(f *testing.F) {
+	f.Add(someHello.marshal())
+	f.Add(someWelcome.marshal())
+	f.Add([]byte("DFSR\x01\x00\x00"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		body, err := readFrame(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		size := frameHeader + len(body)
+		if h, err := parseHello(body); err == nil && !bytes.Equal(h.marshal(), data[:size]) {
+			t.Errorf("%x became %x", data[:size], h.marshal())
+		}
+		if w, err := parseWelcome(body); err == nil && !bytes.Equal(w.marshal(), data[:size]) {
+			t.Errorf("%x became %x", data[:size], w.marshal())
+		}
+	})
+}
+
+func TestJudge(t *testing.T) {
+	me := identity{PeerInfo: PeerInfo{ID: "nn2", ClusterID: clusterA}, ready: true}
+	empty := identity{PeerInfo: PeerInfo{ID: "nn2"}}
+	cases := []struct {
+		name string
+		h    hello
+		me   identity
+		want status
+	}{
+		{"member", hello{kind: kindRaft, cluster: clusterA, id: "nn1", expected: "nn2"}, me, statusOK},
+		{"does not know its cluster yet", hello{kind: kindRaft, id: "nn1", expected: "nn2"}, me, statusOK},
+		{"other cluster", hello{kind: kindRaft, cluster: clusterB, id: "nn1", expected: "nn2"}, me, statusWrongCluster},
+		{"probe from another cluster", hello{kind: kindProbe, cluster: clusterB, id: "nn1"}, me, statusWrongCluster},
+		{"meant another", hello{kind: kindRaft, cluster: clusterA, id: "nn1", expected: "nn3"}, me, statusWrongNode},
+		{"same ID", hello{kind: kindRaft, cluster: clusterA, id: "nn2"}, me, statusWrongNode},
+		{"probing itself", hello{kind: kindProbe, cluster: clusterA, id: "nn2"}, me, statusOK},
+		{"not ready", hello{kind: kindRaft, cluster: clusterA, id: "nn1"}, empty, statusNotReady},
+		{"not ready for raft, but for questions", hello{kind: kindProbe, cluster: clusterA, id: "nn1"}, empty, statusOK},
+	}
+	for _, c := range cases {
+		if got, reason := judge(c.h, c.me); got != c.want || (reason == "") != (got == statusOK) {
+			t.Errorf("%s: status %d, %q", c.name, got, reason)
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// ReadIndex returns nil when the state machine of this node may be read now and
+// the answer is linearizable. It returns dfs.NotLeader when this node does not
+// lead, and dfs.Timeout when ctx ends first.
+//
+// It makes sure that this node was the leader at some moment after the call
+// began. Then everything that had been acknowledged by then has been applied
+// here: entries of this term are acknowledged only after they were applied on
+// this node, and all earlier ones were applied by the barrier that made
+// leadership effective. There is no index left to wait for.
+func (g *Group) ReadIndex(ctx context.Context) error {
+	r := g.reign.Load()
+	if r == nil || g.raft.State() != raft.Leader {
+		return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead")
+	}
+	select {
+	case <-r.effective:
+	case <-r.ctx.Done():
+		return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead any longer")
+	case <-ctx.Done():
+		return dfs.Errorf(dfs.Timeout, "the leader is not up to date yet: %w", ctx.Err())
+	}
+	return g.reads.join(ctx)
+}
+
+// confirmLeadership returns nil when a majority has confirmed, after the call
+// began, that this node leads in the term of an effective reign.
+func (g *Group) confirmLeadership() error {
+	since := g.transport.now()
+	r := g.reign.Load()
+	if r == nil || !r.isEffective() {
+		return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead any longer")
+	}
+	for {
+		// Makes heartbeats go out at once and waits for a majority of answers,
+		// though not necessarily to those.
+		if err := g.await(r.ctx, func() raft.Future { return g.raft.VerifyLeader() }); err != nil {
+			return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead any longer: %w", err)
+		}
+		if g.raft.CurrentTerm() != r.term || g.raft.State() != raft.Leader {
+			return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead any longer")
+		}
+		voters := g.raft.GetConfiguration().Configuration()
+		if g.transport.majoritySince(since, r.term, raft.ServerID(g.cfg.ID), voters) {
+			return nil
+		}
+	}
+}
+
+// readRounds lets concurrent reads share one confirmation. A read only ever
+// shares one that starts after the read did: it waits for the next round while
+// one is under way.
+type readRounds struct {
+	check func() error
+	spawn func(func()) bool // runs a function in the background, unless shutting down
+
+	mu      sync.Mutex
+	running bool
+	next    *readRound
+}
+
+type readRound struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// join takes part in the next round and waits for its end, or for that of ctx.
+func (q *readRounds) join(ctx context.Context) error {
+	round := q.enlist()
+	if round == nil {
+		return errShuttingDown()
+	}
+	select {
+	case <-round.done:
+		return round.err
+	case <-ctx.Done():
+		return dfs.Errorf(dfs.Timeout, "the leader could not confirm in time that it leads: %w", ctx.Err())
+	}
+}
+
+func (q *readRounds) enlist() *readRound {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.running && !q.spawn(q.run) {
+		return nil
+	}
+	q.running = true
+	if q.next == nil {
+		q.next = &readRound{done: make(chan struct{})}
+	}
+	return q.next
+}
+
+// run holds rounds for as long as somebody waits for one.
+func (q *readRounds) run() {
+	for {
+		q.mu.Lock()
+		round := q.next
+		q.next = nil
+		q.running = round != nil
+		q.mu.Unlock()
+		if round == nil {
+			return
+		}
+		round.err = q.check()
+		close(round.done)
+	}
+}

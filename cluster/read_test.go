@@ -1,0 +1,268 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+func TestReadIndex(t *testing.T) {
+	t.Parallel()
+	nodes := newGroup(t, 3)
+	leader := leaderOf(t, nodes...)
+	ctx, cancel := testContext()
+	defer cancel()
+	if err := leader.ReadIndex(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range others(nodes, leader) {
+		wantCode(t, n.ReadIndex(ctx), dfs.NotLeader)
+	}
+	alone := newNode(t, "nn9").start()
+	leaderOf(t, alone)
+	if err := alone.ReadIndex(ctx); err != nil {
+		t.Errorf("a group of one: %v", err)
+	}
+}
+
+// TestReadsSeeAcknowledgedEntries changes the leader again and again while
+// entries are applied and, each time one is acknowledged, read back through
+// every node that is willing to answer.
+func TestReadsSeeAcknowledgedEntries(t *testing.T) {
+	t.Parallel()
+	nodes := newGroup(t, 3)
+	ctx, cancel := testContext()
+	defer cancel()
+	var acknowledged, reads atomic.Int64
+	stop := make(chan struct{})
+	var tasks sync.WaitGroup
+	for writer := range 3 {
+		tasks.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				entry := fmt.Sprintf("%d-%d", writer, i)
+				if !applyAnywhere(ctx, nodes, entry) {
+					continue
+				}
+				acknowledged.Add(1)
+				for _, n := range nodes {
+					if n.ReadIndex(ctx) != nil {
+						continue
+					}
+					reads.Add(1)
+					if !slices.Contains(n.machine.entries(), entry) {
+						t.Errorf("%s does not hold the acknowledged entry %s", n.cfg.ID, entry)
+						return
+					}
+				}
+			}
+		})
+	}
+	for range 4 {
+		seen := reads.Load()
+		waitUntil(t, "reads", func() bool { return reads.Load() > seen+20 })
+		// A leader that is not one any longer is no failure of the transfer.
+		if err := leaderOf(t, nodes...).Transfer(ctx, ""); err != nil && dfs.CodeOf(err) != dfs.NotLeader && dfs.CodeOf(err) != dfs.Unavailable {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	tasks.Wait()
+	t.Logf("%d entries acknowledged, %d reads", acknowledged.Load(), reads.Load())
+}
+
+// applyAnywhere tells whether some node acknowledged entry.
+func applyAnywhere(ctx context.Context, nodes []*node, entry string) bool {
+	for _, n := range nodes {
+		if _, err := n.Apply(ctx, []byte(entry)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func TestReadRoundsAreShared(t *testing.T) {
+	t.Parallel()
+	var tasks sync.WaitGroup
+	begun, release := make(chan struct{}), make(chan error)
+	var rounds atomic.Int32
+	q := readRounds{
+		spawn: func(f func()) bool { tasks.Go(f); return true },
+		check: func() error {
+			rounds.Add(1)
+			begun <- struct{}{}
+			return <-release
+		},
+	}
+	ctx, cancel := testContext()
+	defer cancel()
+	first := make(chan error)
+	go func() { first <- q.join(ctx) }()
+	<-begun
+
+	// These come while the first round is under way: it may have begun before
+	// what they must see, so they share the next one.
+	const readers = 10
+	later := make(chan error)
+	for range readers {
+		go func() { later <- q.join(ctx) }()
+	}
+	waitUntil(t, "a second round to be asked for", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.next != nil
+	})
+	release <- nil
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	<-begun
+	select {
+	case err := <-later:
+		t.Fatalf("a read got the answer of a round that began before it: %v", err)
+	default:
+	}
+	lost := errors.New("not the leader")
+	late := 0
+	for got := 0; got < readers; {
+		select {
+		case release <- lost:
+		case <-begun: // for readers that were not yet in line for the second round
+			late++
+		case err := <-later:
+			got++
+			if !errors.Is(err, lost) {
+				t.Errorf("a read got %v", err)
+			}
+		}
+	}
+	tasks.Wait()
+	if got := int(rounds.Load()); got != 2+late {
+		t.Errorf("%d rounds", got)
+	}
+}
+
+func TestReadRoundEndsWithItsReader(t *testing.T) {
+	t.Parallel()
+	var tasks sync.WaitGroup
+	release := make(chan struct{})
+	q := readRounds{
+		spawn: func(f func()) bool { tasks.Go(f); return true },
+		check: func() error { <-release; return nil },
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	wantCode(t, q.join(ctx), dfs.Timeout)
+	close(release)
+	tasks.Wait()
+	q.spawn = func(func()) bool { return false }
+	wantCode(t, q.join(context.Background()), dfs.Unavailable)
+}
+
+func TestMajoritySince(t *testing.T) {
+	t.Parallel()
+	configuration := raft.Configuration{Servers: []raft.Server{
+		{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "d", Suffrage: raft.Nonvoter}, {ID: "e", Suffrage: raft.Nonvoter},
+	}}
+	const since, term = 100, 5
+	cases := []struct {
+		name string
+		acks map[raft.ServerID]ack
+		want bool
+	}{
+		{"nobody", nil, false},
+		{"one of two", map[raft.ServerID]ack{"b": {term, 101}}, true},
+		{"asked before", map[raft.ServerID]ack{"b": {term, 99}, "c": {term, 100}}, false},
+		{"in another term", map[raft.ServerID]ack{"b": {4, 101}, "c": {6, 101}}, false},
+		{"without a vote", map[raft.ServerID]ack{"d": {term, 101}, "e": {term, 101}}, false},
+		{"no member any longer", map[raft.ServerID]ack{"x": {term, 101}, "y": {term, 101}}, false},
+	}
+	for _, c := range cases {
+		tr := &transport{acks: make(map[raft.ServerID]ack)}
+		for id, a := range c.acks {
+			tr.acknowledge(id, a)
+		}
+		if got := tr.majoritySince(since, term, "a", configuration); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
+	}
+	tr := &transport{acks: make(map[raft.ServerID]ack)}
+	tr.acknowledge("b", ack{6, 102})
+	tr.acknowledge("b", ack{5, 101}) // a late answer
+	if tr.majoritySince(since, 5, "a", configuration) || !tr.majoritySince(since, 6, "a", configuration) {
+		t.Error("a late answer took the place of a newer one")
+	}
+}
+
+// TestDeposedLeaderRefusesReads cuts off a leader that would go on believing in
+// itself for very long.
+func TestDeposedLeaderRefusesReads(t *testing.T) {
+	t.Parallel()
+	nodes := newPeers(t, 3)
+	old := nodes[0]
+	old.cfg.Timing = Timing{HeartbeatTimeout: patience, ElectionTimeout: patience, LeaderLease: patience, CommitTimeout: old.cfg.Timing.CommitTimeout}
+	for _, n := range nodes {
+		n.start()
+	}
+	awaitCluster(t, nodes...)
+	ctx, cancel := testContext()
+	defer cancel()
+	waitUntil(t, "nn1 to lead", func() bool {
+		if leader := leaderOf(t, nodes...); leader != old {
+			_ = leader.Transfer(ctx, "nn1") // until it works
+		}
+		return old.IsLeader()
+	})
+	if err := old.ReadIndex(ctx); err != nil {
+		t.Fatal(err)
+	}
+	old.stream.Close()
+	apply(t, nodes[1:], "a")
+	if !old.IsLeader() {
+		t.Fatal("the old leader knows that it is deposed: this test shows nothing")
+	}
+	short, end := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer end()
+	if err := old.ReadIndex(short); err == nil {
+		t.Error("a deposed leader allows a read")
+	}
+	old.Group.fatal(errors.New("enough")) // or Close waits until it steps down
+}
+
+// TestReadNeedsAnswersToItsOwnQuestion gives the leader what a long pause would
+// leave in its sockets: an answer of its followers from before the read.
+func TestReadNeedsAnswersToItsOwnQuestion(t *testing.T) {
+	t.Parallel()
+	nodes := newGroup(t, 3)
+	leader := leaderOf(t, nodes...)
+	ctx, cancel := testContext()
+	defer cancel()
+	if err := leader.ReadIndex(ctx); err != nil {
+		t.Fatal(err)
+	}
+	term, now := leader.Term(), leader.transport.now()
+	voters := raft.Configuration{Servers: leader.servers()}
+	if leader.transport.majoritySince(now, term, raft.ServerID(leader.cfg.ID), voters) {
+		// A heartbeat has just come back; the next moment will do.
+		now = leader.transport.now()
+	}
+	if err := leader.ReadIndex(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !leader.transport.majoritySince(now, term, raft.ServerID(leader.cfg.ID), voters) {
+		t.Error("a read was confirmed by answers to earlier questions")
+	}
+}

@@ -1,0 +1,281 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+const (
+	storeName    = "raft.db"
+	storeTmpName = "raft.db.tmp"
+	lockTimeout  = 2 * time.Second
+	checksumSize = 4
+)
+
+// diskStore keeps the log, the term and the vote in one bbolt file. Beyond
+// raft-boltdb it
+//
+//   - ends every entry with a CRC-32C and checks it on the way back, since an
+//     entry may lie on the disk for days before a follower needs it;
+//   - reports a write that fails, or that takes longer than timeout, and writes
+//     nothing more after that: a leader with a broken disk would otherwise go
+//     on sending heartbeats and keep the whole group from working.
+type diskStore struct {
+	bolt    *raftboltdb.BoltStore
+	timeout time.Duration
+	report  func(error)
+	broken  atomic.Bool
+}
+
+// openStore opens the store in dir and makes it when there is none. report is
+// called with the reason when the node must not go on.
+func openStore(dir string, timeout time.Duration, report func(error)) (*diskStore, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, dfs.Errorf(dfs.Internal, "cannot make the directory of the Raft log: %w", err)
+	}
+	path := filepath.Join(dir, storeName)
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = createStore(dir)
+	}
+	if err != nil {
+		return nil, dfs.Errorf(dfs.Internal, "cannot use the Raft log in %s: %w", dir, err)
+	}
+	if err := readThrough(path); err != nil {
+		return nil, openFailure(path, err)
+	}
+	bolt, err := raftboltdb.New(boltOptions(path))
+	if err != nil {
+		return nil, openFailure(path, err)
+	}
+	return &diskStore{bolt: bolt, timeout: timeout, report: report}, nil
+}
+
+func boltOptions(path string) raftboltdb.Options {
+	return raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout:        lockTimeout,
+			NoFreelistSync: true, // else each commit rewrites a list that only grows
+			FreelistType:   bbolt.FreelistMapType,
+		},
+	}
+}
+
+// createStore makes the file under another name first: a crash in the middle
+// of it must not leave a file that cannot be opened.
+func createStore(dir string) error {
+	tmp := filepath.Join(dir, storeTmpName)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	bolt, err := raftboltdb.New(boltOptions(tmp))
+	if err != nil {
+		return err
+	}
+	if err := bolt.Close(); err != nil {
+		return err
+	}
+	if err := syncFile(tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, storeName)); err != nil {
+		return err
+	}
+	if err := syncFile(dir); err != nil {
+		return err
+	}
+	return syncFile(filepath.Dir(dir))
+}
+
+// syncFile makes a file, or the names in a directory, durable.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// readThrough visits every page that holds data. bbolt answers damage with
+// panics, some of them in goroutines of its own where nobody can catch them;
+// here they become an error, before it is opened for writing.
+func readThrough(path string) (err error) {
+	defer damageAsError(&err)()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.View(func(tx *bbolt.Tx) error {
+		if err := checkLength(tx); err != nil {
+			return err
+		}
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(_, _ []byte) error { return nil })
+		})
+	})
+}
+
+// checkLength finds a file that was cut off: pages that are missing at the end
+// need not hold data today, but will be written to as if they existed.
+func checkLength(tx *bbolt.Tx) error {
+	info, err := os.Stat(tx.DB().Path())
+	if err != nil {
+		return err
+	}
+	if info.Size() < tx.Size() {
+		return dfs.Errorf(dfs.Corrupt, "it is %d bytes long instead of %d", info.Size(), tx.Size())
+	}
+	return nil
+}
+
+// damageAsError turns a panic, and a fault in mapped memory, into an error.
+// Use it as: defer damageAsError(&err)()
+func damageAsError(err *error) func() {
+	before := debug.SetPanicOnFault(true)
+	return func() {
+		if p := recover(); p != nil {
+			*err = dfs.Errorf(dfs.Corrupt, "damaged: %v", p)
+		}
+		debug.SetPanicOnFault(before)
+	}
+}
+
+const rejoinAdvice = "remove this NameNode from the group, delete its directory and let it join again"
+
+func openFailure(path string, err error) error {
+	switch {
+	case errors.Is(err, bbolterrors.ErrTimeout):
+		return dfs.Errorf(dfs.Conflict, "%s is in use by another process: stop that one first", path)
+	case errors.Is(err, fs.ErrPermission):
+		return dfs.Errorf(dfs.Internal, "may not open %s: %w", path, err)
+	}
+	return dfs.Errorf(dfs.Corrupt, "cannot open %s: %w: %s", path, err, rejoinAdvice)
+}
+
+func (s *diskStore) close() error { return s.bolt.Close() }
+
+// fail reports err once and stops all writing.
+func (s *diskStore) fail(err error) error {
+	if !s.broken.Swap(true) {
+		s.report(err)
+	}
+	return err
+}
+
+// write runs a write under the watchdog.
+func (s *diskStore) write(what string, f func() error) error {
+	if s.broken.Load() {
+		return dfs.Errorf(dfs.Internal, "the Raft log is closed to writing after a failure")
+	}
+	watchdog := time.AfterFunc(s.timeout, func() {
+		_ = s.fail(dfs.Errorf(dfs.Internal, "the disk has not completed a write (%s) for %s", what, s.timeout)) // reported
+	})
+	defer watchdog.Stop()
+	if err := f(); err != nil {
+		return s.fail(dfs.Errorf(dfs.Internal, "the disk failed (%s): %w", what, err))
+	}
+	return nil
+}
+
+// FirstIndex is part of raft.LogStore.
+func (s *diskStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
+
+// LastIndex is part of raft.LogStore.
+func (s *diskStore) LastIndex() (uint64, error) { return s.bolt.LastIndex() }
+
+// GetLog is part of raft.LogStore.
+func (s *diskStore) GetLog(index uint64, entry *raft.Log) error {
+	err := s.bolt.GetLog(index, entry)
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return err // by identity: raft compares
+	}
+	if err == nil {
+		err = unseal(index, entry)
+	}
+	if err != nil {
+		return s.fail(dfs.Errorf(dfs.Corrupt, "entry %d of the Raft log is damaged (%w): %s", index, err, rejoinAdvice))
+	}
+	return nil
+}
+
+// StoreLog is part of raft.LogStore.
+func (s *diskStore) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs is part of raft.LogStore.
+func (s *diskStore) StoreLogs(entries []*raft.Log) error {
+	sealed := make([]*raft.Log, len(entries))
+	for i, entry := range entries {
+		sealed[i] = seal(entry)
+	}
+	return s.write("log entries", func() error { return s.bolt.StoreLogs(sealed) })
+}
+
+// DeleteRange is part of raft.LogStore.
+func (s *diskStore) DeleteRange(first, last uint64) error {
+	return s.write("deleting log entries", func() error { return s.bolt.DeleteRange(first, last) })
+}
+
+// Set is part of raft.StableStore.
+func (s *diskStore) Set(key, value []byte) error {
+	return s.write("vote", func() error { return s.bolt.Set(key, value) })
+}
+
+// SetUint64 is part of raft.StableStore.
+func (s *diskStore) SetUint64(key []byte, value uint64) error {
+	return s.write("term", func() error { return s.bolt.SetUint64(key, value) })
+}
+
+// Get is part of raft.StableStore.
+func (s *diskStore) Get(key []byte) ([]byte, error) { return s.bolt.Get(key) }
+
+// GetUint64 is part of raft.StableStore.
+func (s *diskStore) GetUint64(key []byte) (uint64, error) { return s.bolt.GetUint64(key) }
+
+// seal returns a copy of entry, for the disk only, whose data ends with the
+// checksum.
+func seal(entry *raft.Log) *raft.Log {
+	sealed := *entry
+	sealed.Data = make([]byte, 0, len(entry.Data)+checksumSize)
+	sealed.Data = append(sealed.Data, entry.Data...)
+	sealed.Data = binary.BigEndian.AppendUint32(sealed.Data, uint32(entryChecksum(entry)))
+	return &sealed
+}
+
+// unseal undoes seal in place.
+func unseal(index uint64, entry *raft.Log) error {
+	n := len(entry.Data) - checksumSize
+	if n < 0 || entry.Index != index {
+		return errors.New("not an entry")
+	}
+	want := dfs.Checksum(binary.BigEndian.Uint32(entry.Data[n:]))
+	entry.Data = entry.Data[:n:n]
+	if got := entryChecksum(entry); got != want {
+		return errors.New("checksum " + got.String() + " instead of " + want.String())
+	}
+	return nil
+}
+
+// entryChecksum covers everything that raft acts on.
+func entryChecksum(entry *raft.Log) dfs.Checksum {
+	head := make([]byte, 0, 17)
+	head = binary.BigEndian.AppendUint64(head, entry.Index)
+	head = binary.BigEndian.AppendUint64(head, entry.Term)
+	head = append(head, byte(entry.Type))
+	return dfs.ChecksumOf(head).Update(entry.Data).Update(entry.Extensions)
+}

@@ -1,0 +1,95 @@
+package cluster
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+const (
+	maxPooledConnections = 3 // for each peer
+	rpcTimeout           = 10 * time.Second
+	maxAppendEntries     = 256
+)
+
+// transport is raft's own, with two changes.
+//
+// Heartbeats take the same way as all other messages. Raft's fast path handles
+// them beside the main loop, where they can raise the term behind the back of
+// a node that has just won an election (hashicorp/raft#695).
+//
+// It remembers when each peer last acknowledged this leader, by the time the
+// question was sent. Raft's VerifyLeader also counts an answer to a question
+// that was under way already when it was called: a leader that was paused for
+// longer than an election would find such answers in its sockets, and take
+// itself for the leader still.
+type transport struct {
+	*raft.NetworkTransport
+
+	clock atomic.Uint64 // counts events; orders them without trusting a wall clock
+	mu    sync.Mutex
+	acks  map[raft.ServerID]ack
+}
+
+// ack says that a peer was in term, and not in a later one, at some moment
+// after the event numbered sent.
+type ack struct {
+	term uint64
+	sent uint64
+}
+
+func newTransport(s *stream, logger hclog.Logger) *transport {
+	return &transport{
+		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream:  s,
+			MaxPool: maxPooledConnections,
+			Timeout: rpcTimeout,
+			Logger:  logger,
+		}),
+		acks: make(map[raft.ServerID]ack),
+	}
+}
+
+// SetHeartbeatHandler does nothing, which raft.Transport allows.
+func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// AppendEntries also carries the heartbeats.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	sent := t.now()
+	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	if err == nil && resp.Success && resp.Term <= args.Term {
+		t.acknowledge(id, ack{term: args.Term, sent: sent})
+	}
+	return err
+}
+
+func (t *transport) acknowledge(id raft.ServerID, a ack) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a.sent > t.acks[id].sent {
+		t.acks[id] = a
+	}
+}
+
+func (t *transport) now() uint64 { return t.clock.Add(1) }
+
+// majoritySince tells whether a majority of the voters, self among them,
+// acknowledged the leader of term in answer to a question sent after since.
+func (t *transport) majoritySince(since, term uint64, self raft.ServerID, c raft.Configuration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	voters, votes := 0, 0
+	for _, s := range c.Servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if a := t.acks[s.ID]; s.ID == self || a.term == term && a.sent > since {
+			votes++
+		}
+	}
+	return votes > voters/2
+}
