@@ -1,0 +1,86 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/leader"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+)
+
+const (
+	defaultParallelism  = 4
+	maxParallelism      = 64
+	defaultTimeout      = 60 * time.Second
+	defaultStallTimeout = 10 * time.Second
+	defaultPatience     = 30 * time.Second
+)
+
+// Config says which cluster to talk to, and how. Only NameNodes is required.
+type Config struct {
+	NameNodes    []string      // base URLs of some NameNodes of the cluster
+	Parallelism  int           // chunks in flight in each transfer, 1 to 64; 0 means 4
+	Timeout      time.Duration // of one metadata call with all its retries; 0 means 60 s
+	StallTimeout time.Duration // how long a DataNode may make no progress; 0 means 10 s
+	Patience     time.Duration // how long a download waits for a chunk that nobody can give; 0 means 30 s
+	Logger       hclog.Logger  // nil logs nothing
+}
+
+// Client talks to one cluster. It is safe for concurrent use.
+type Client struct {
+	names       *leader.Caller
+	data        *dataNodes
+	buffers     bufferPool
+	parallelism int
+	timeout     time.Duration
+	patience    time.Duration
+	log         hclog.Logger
+}
+
+// New makes a Client. It does not call anybody yet. Errors: dfs.Invalid.
+func New(config Config) (*Client, error) {
+	if config.Parallelism < 0 || config.Parallelism > maxParallelism {
+		return nil, dfs.Errorf(dfs.Invalid, "%d chunks at once are not possible: choose 1 to %d", config.Parallelism, maxParallelism)
+	}
+	if config.Timeout < 0 || config.StallTimeout < 0 || config.Patience < 0 {
+		return nil, dfs.Errorf(dfs.Invalid, "a timeout is negative: choose one above zero, like 60s")
+	}
+	if config.Logger == nil {
+		config.Logger = hclog.NewNullLogger()
+	}
+	names, err := leader.New(leader.Config{Endpoints: config.NameNodes, Logger: config.Logger})
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		names:       names,
+		data:        newDataNodes(orDefault(config.StallTimeout, defaultStallTimeout), names.ClusterID),
+		parallelism: orDefault(config.Parallelism, defaultParallelism),
+		timeout:     orDefault(config.Timeout, defaultTimeout),
+		patience:    orDefault(config.Patience, defaultPatience),
+		log:         config.Logger.Named("client"),
+	}, nil
+}
+
+func orDefault[T int | time.Duration](value, fallback T) T {
+	if value == 0 {
+		return fallback
+	}
+	return value
+}
+
+// Close closes idle connections. Transfers under way are not touched.
+func (c *Client) Close() {
+	c.names.Close()
+	c.data.close()
+}
+
+// call makes one metadata call.
+func (c *Client) call(ctx context.Context, route protocol.Route, call leader.Call) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return c.names.Do(ctx, route, call)
+}

@@ -1,0 +1,217 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+	"github.com/dfs-go/dfs-go/internal/stall"
+)
+
+const (
+	dataDialTimeout = 2 * time.Second
+	maxChunkAnswer  = 64 << 10 // bytes of JSON
+	shortPipeline   = 3        // nodes that can judge each other within the stall timeout
+)
+
+// dataNodes speaks with DataNodes. It makes one try at a time; what to do about
+// a failure is the business of those who call it.
+type dataNodes struct {
+	http      *http.Client
+	transport *http.Transport
+	stall     time.Duration
+	cluster   func() dfs.ClusterID
+}
+
+func newDataNodes(stallTimeout time.Duration, cluster func() dfs.ClusterID) *dataNodes {
+	transport := &http.Transport{ // no Proxy: the environment must not come between the nodes
+		DialContext:            (&net.Dialer{Timeout: dataDialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		MaxIdleConns:           256,
+		MaxIdleConnsPerHost:    maxParallelism,
+		IdleConnTimeout:        30 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		WriteBufferSize:        64 << 10,
+		ReadBufferSize:         64 << 10,
+		DisableCompression:     true,
+	}
+	return &dataNodes{
+		http: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		transport: transport,
+		stall:     stallTimeout,
+		cluster:   cluster,
+	}
+}
+
+func (d *dataNodes) close() { d.transport.CloseIdleConnections() }
+
+// put sends a chunk to the first of targets, which forwards it to the others.
+// The error is about the first one; the reply says what became of the rest.
+// The data is not touched any more once put has returned.
+func (d *dataNodes) put(ctx context.Context, id dfs.ChunkID, targets []protocol.Target, data []byte, sum dfs.Checksum) (protocol.ChunkReply, error) {
+	var reply protocol.ChunkReply
+	// Each node waits for those behind it. Those of a long pipeline get more
+	// time, so that the first one can still say which of them stalled.
+	limit := d.stall + d.stall/4*time.Duration(max(0, len(targets)-shortPipeline))
+	ctx, guard := stall.Watch(ctx, limit)
+	defer guard.Stop()
+	request, err := d.request(ctx, protocol.PutChunk, id, targets[0])
+	if err != nil {
+		return reply, err
+	}
+	body := &borrowed{guard: guard, data: bytes.NewReader(data)}
+	defer body.Close()
+	request.Body, request.ContentLength = body, int64(len(data))
+	request.Header.Set("Content-Type", "application/octet-stream")
+	request.Header.Set(protocol.HeaderChecksum, sum.String())
+	if len(targets) > 1 {
+		request.Header.Set(protocol.HeaderPipeline, pipelineOf(targets[1:]))
+	}
+	response, err := d.http.Do(request)
+	if err != nil {
+		return reply, failureOf(ctx, guard, limit, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		return reply, protocol.ReadError(response)
+	}
+	if err := protocol.DecodeJSON(guard.Reader(response.Body), maxChunkAnswer, false, &reply); err != nil {
+		return reply, err
+	}
+	return reply, checkReply(reply, id, targets, data, sum)
+}
+
+// checkReply believes only what can be true of the chunk that was sent.
+func checkReply(reply protocol.ChunkReply, id dfs.ChunkID, targets []protocol.Target, data []byte, sum dfs.Checksum) error {
+	if reply.ID != id || reply.Size != int64(len(data)) || reply.CRC32C != sum {
+		return dfs.Errorf(dfs.Internal, "it confirmed another chunk than was sent")
+	}
+	if !slices.Contains(reply.Nodes, targets[0].ID) {
+		return dfs.Errorf(dfs.Internal, "it confirmed the chunk, but not that it holds it itself")
+	}
+	for _, node := range reply.Nodes {
+		if !slices.ContainsFunc(targets, func(t protocol.Target) bool { return t.ID == node }) {
+			return dfs.Errorf(dfs.Internal, "it named %q, which the chunk was not sent to", node)
+		}
+	}
+	return nil
+}
+
+// get fills buffer, which is as long as the chunk, with the verified chunk.
+func (d *dataNodes) get(ctx context.Context, target protocol.Target, chunk protocol.LocatedChunk, buffer []byte) error {
+	ctx, guard := stall.Watch(ctx, d.stall)
+	defer guard.Stop()
+	request, err := d.request(ctx, protocol.GetChunk, chunk.ID, target)
+	if err != nil {
+		return err
+	}
+	response, err := d.http.Do(request)
+	if err != nil {
+		return failureOf(ctx, guard, d.stall, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return protocol.ReadError(response)
+	}
+	if response.ContentLength >= 0 && response.ContentLength != chunk.Size {
+		return dfs.Errorf(dfs.Corrupt, "its replica is %d bytes long, not %d", response.ContentLength, chunk.Size)
+	}
+	body := guard.Reader(response.Body)
+	n, err := io.ReadFull(body, buffer)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return dfs.Errorf(dfs.Unavailable, "the connection ended after %d of %d bytes", n, chunk.Size)
+	}
+	if err != nil {
+		return failureOf(ctx, guard, d.stall, err)
+	}
+	if more, _ := io.ReadFull(body, make([]byte, 1)); more > 0 {
+		return dfs.Errorf(dfs.Corrupt, "its replica is longer than %d bytes", chunk.Size)
+	}
+	if sum := dfs.ChecksumOf(buffer); sum != chunk.CRC32C {
+		return dfs.Errorf(dfs.Corrupt, "its replica has the checksum %s, not %s", sum, chunk.CRC32C)
+	}
+	return nil
+}
+
+func (d *dataNodes) request(ctx context.Context, route protocol.Route, id dfs.ChunkID, target protocol.Target) (*http.Request, error) {
+	baseURL, err := dfs.ParseBaseURL(target.URL)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, route.Method, baseURL+route.Path(id.String()), nil)
+	if err != nil {
+		return nil, dfs.Errorf(dfs.Internal, "the request cannot be made: %w", err)
+	}
+	request.Header.Set(protocol.HeaderNodeID, string(target.ID))
+	if cluster := d.cluster(); cluster != "" {
+		request.Header.Set(protocol.HeaderClusterID, string(cluster))
+	}
+	return request, nil
+}
+
+func pipelineOf(targets []protocol.Target) string {
+	ids := make([]string, len(targets))
+	for i, target := range targets {
+		ids[i] = string(target.ID)
+	}
+	return strings.Join(ids, ",")
+}
+
+// failureOf says in a few words why there was no answer.
+func failureOf(ctx context.Context, guard *stall.Guard, limit time.Duration, err error) error {
+	if guard.Stalled() {
+		return dfs.Errorf(dfs.Timeout, "no progress for %s", limit)
+	}
+	if ctx.Err() != nil {
+		return dfs.Errorf(dfs.Unavailable, "the transfer was given up: %w", ctx.Err())
+	}
+	var op *net.OpError
+	var request *url.Error
+	if errors.As(err, &op) {
+		err = op.Err
+	} else if errors.As(err, &request) {
+		err = request.Err
+	}
+	return dfs.Errorf(dfs.Unavailable, "%w", err)
+}
+
+// borrowed is a request body whose data goes back to its owner when it is
+// closed: net/http may still be reading when it has the answer already.
+type borrowed struct {
+	guard *stall.Guard
+
+	mu   sync.Mutex
+	data *bytes.Reader // guarded by mu; nil when closed
+}
+
+func (b *borrowed) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.data == nil {
+		return 0, errors.New("the request is over")
+	}
+	n, err := b.data.Read(p)
+	if n > 0 {
+		b.guard.Moved()
+	}
+	return n, err
+}
+
+func (b *borrowed) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.data = nil
+	return nil
+}

@@ -1,0 +1,160 @@
+package client
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+)
+
+// DownloadOptions say how a file is read. The zero value is fine.
+type DownloadOptions struct {
+	// Start is told the size of the file before the first byte is written.
+	Start func(size int64)
+	// Progress is told of each bytes that were written.
+	Progress func(bytes int64)
+}
+
+// Download writes the content of the file path to w. Chunks are fetched ahead,
+// several at once, and written in order; nothing is written that was not
+// verified. Memory is bounded by the chunk size times the parallelism.
+//
+// The content is that of the moment when Download began, also when the file is
+// replaced meanwhile. Errors: dfs.NotFound when the file, or what a replaced
+// file consisted of, is gone; dfs.Corrupt or dfs.Unavailable when no replica of
+// a chunk could be read for Config.Patience.
+func (c *Client) Download(ctx context.Context, path dfs.Path, w io.Writer, options DownloadOptions) (protocol.File, error) {
+	file, err := c.File(ctx, path)
+	if err != nil {
+		return file, err
+	}
+	if err := checkFile(file); err != nil {
+		return file, err
+	}
+	if options.Start != nil {
+		options.Start(file.Size)
+	}
+	d := &download{
+		c:         c,
+		path:      path,
+		file:      file,
+		nodes:     newNodeRecord(),
+		locations: make(map[dfs.ChunkID][]protocol.Target),
+		gone:      make(map[dfs.ChunkID]bool),
+	}
+	for _, chunk := range file.Chunks {
+		d.locations[chunk.ID] = chunk.Locations
+	}
+	err = d.run(ctx, w, options)
+	if err != nil && ctx.Err() != nil {
+		err = interrupted(ctx, "the download of "+path.String()+" was interrupted")
+	}
+	return file, err
+}
+
+// checkFile refuses a description that no buffer should be made for.
+func checkFile(file protocol.File) error {
+	if file.Type == protocol.TypeDirectory {
+		return dfs.Errorf(dfs.IsDirectory, "%s is a directory", file.Path)
+	}
+	left := file.Size
+	for _, chunk := range file.Chunks {
+		if chunk.Size <= 0 || chunk.Size > dfs.MaxChunkSize {
+			return dfs.Errorf(dfs.Internal, "chunk %s of %s is said to be %d bytes long, which is not possible", chunk.ID, file.Path, chunk.Size)
+		}
+		left -= chunk.Size
+	}
+	if left != 0 {
+		return dfs.Errorf(dfs.Internal, "%s is said to be %d bytes long, but its chunks are not", file.Path, file.Size)
+	}
+	return nil
+}
+
+// download is one under way.
+type download struct {
+	c     *Client
+	path  dfs.Path
+	file  protocol.File
+	nodes *nodeRecord
+
+	refreshing sync.Mutex // held while the NameNode is asked: one question serves all who wait
+
+	mu        sync.Mutex                        // never held during a call
+	locations map[dfs.ChunkID][]protocol.Target // guarded by mu
+	gone      map[dfs.ChunkID]bool              // no longer part of the file; guarded by mu
+	refreshes int                               // guarded by mu
+}
+
+// fetched is a chunk on its way: data is there when ready is closed.
+type fetched struct {
+	ready  chan struct{}
+	buffer *[]byte
+	data   []byte
+}
+
+func (d *download) run(ctx context.Context, w io.Writer, options DownloadOptions) error {
+	var largest int64
+	for _, chunk := range d.file.Chunks {
+		largest = max(largest, chunk.Size)
+	}
+	buffers := d.c.buffers.limit(d.c.parallelism, largest)
+	queue := make(chan *fetched, d.c.parallelism)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(queue)
+		return d.fetchAll(ctx, buffers, queue)
+	})
+	group.Go(func() error { return writeAll(ctx, w, buffers, queue, options.Progress) })
+	return group.Wait()
+}
+
+// fetchAll starts fetching the chunks in order, as buffers become free, and
+// puts them into the queue in that order.
+func (d *download) fetchAll(ctx context.Context, buffers *buffers, queue chan<- *fetched) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	for _, chunk := range d.file.Chunks {
+		buffer, err := buffers.get(groupCtx)
+		if err != nil {
+			break
+		}
+		f := &fetched{ready: make(chan struct{}), buffer: buffer, data: (*buffer)[:chunk.Size]}
+		queue <- f // has room for all buffers there are
+		group.Go(func() error {
+			if err := d.fetch(groupCtx, chunk, f.data); err != nil {
+				return err
+			}
+			close(f.ready)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+func writeAll(ctx context.Context, w io.Writer, buffers *buffers, queue <-chan *fetched, progress func(int64)) error {
+	for f := range queue {
+		select {
+		case <-f.ready:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		n, err := w.Write(f.data)
+		if err == nil && n < len(f.data) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return dfs.Errorf(dfs.Internal, "the output cannot be written: %w", err)
+		}
+		if progress != nil {
+			progress(int64(n))
+		}
+		buffers.put(f.buffer)
+	}
+	return nil
+}

@@ -1,0 +1,288 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/leader"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+)
+
+const abortTimeout = 5 * time.Second
+
+// UploadOptions say how a file is stored. The zero value is fine.
+type UploadOptions struct {
+	Size        int64 // bytes that will come, -1 when unknown; saves requests, need not be right
+	Replication *int  // nil: the default of the cluster
+	ChunkSize   int64 // bytes; 0: the default of the cluster
+	Overwrite   bool  // replace a file that exists; it stays readable until the upload is complete
+	// Progress is told of each bytes that are durable, in the order in which
+	// they become so, from several goroutines at once. It must not block.
+	Progress func(bytes int64)
+}
+
+// Upload stores what r gives, to its end, as the file path. The file appears
+// whole when Upload returns nil, and not at all when it fails; the one
+// exception is dfs.UnknownOutcome, when the answer to the last request was
+// lost. Memory is bounded by the chunk size times (parallelism + 1).
+//
+// When ctx ends, Upload returns without waiting for a Read of r that blocks.
+func (c *Client) Upload(ctx context.Context, path dfs.Path, r io.Reader, options UploadOptions) (protocol.CommitReply, error) {
+	u, err := c.beginUpload(ctx, path, options)
+	if err != nil {
+		return protocol.CommitReply{}, notStored(ctx, path, err)
+	}
+	chunks, err := u.sendAll(ctx, r)
+	if err != nil {
+		u.abort(ctx)
+		return protocol.CommitReply{}, notStored(ctx, path, err)
+	}
+	reply, err := u.commit(ctx, chunks)
+	if err != nil && dfs.CodeOf(err) != dfs.UnknownOutcome {
+		u.abort(ctx)
+		err = notStored(ctx, path, err)
+	}
+	return reply, err
+}
+
+// notStored is the error of an upload that ended before its commit. That some
+// other answer was lost on the way is no reason to say that the file may exist.
+func notStored(ctx context.Context, path dfs.Path, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return interrupted(ctx, "the upload of "+path.String()+" was interrupted; nothing is stored")
+	case dfs.CodeOf(err) == dfs.UnknownOutcome:
+		return &dfs.Error{
+			Code:    dfs.Unavailable,
+			Message: "nothing is stored as " + path.String() + ": the NameNodes did not answer in time; try again",
+			Cause:   err,
+		}
+	}
+	return err
+}
+
+// interrupted is the error of a transfer whose context ended.
+func interrupted(ctx context.Context, message string) error {
+	return &dfs.Error{Code: dfs.Unavailable, Message: message, Cause: ctx.Err()}
+}
+
+// upload is one under way.
+type upload struct {
+	c           *Client
+	id          dfs.UploadID
+	path        dfs.Path
+	chunkSize   int64
+	minReplicas int
+	lifetime    time.Duration // without a sign of life; 0 when unlimited
+	progress    func(int64)
+	allocator   *allocator
+	nodes       *nodeRecord
+}
+
+func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadOptions) (*upload, error) {
+	request := protocol.CreateRequest{
+		Path:        path.String(),
+		NumChunks:   min(maxBatch, chunksOf(options.Size, orDefaultSize(options.ChunkSize))),
+		Replication: options.Replication,
+		Overwrite:   options.Overwrite,
+	}
+	if options.Size < 0 {
+		request.NumChunks = firstBatch
+	}
+	if options.ChunkSize != 0 {
+		request.ChunkSize = &options.ChunkSize
+	}
+	var allocation protocol.Allocation
+	if err := c.call(ctx, protocol.CreateFile, leader.Call{Body: request, Out: &allocation}); err != nil {
+		return nil, err
+	}
+	if err := dfs.CheckChunkSize(allocation.ChunkSize); err != nil || allocation.UploadID == 0 {
+		return nil, dfs.Errorf(dfs.Internal, "the NameNode began an upload that makes no sense: ID %s, chunk size %d", allocation.UploadID, allocation.ChunkSize)
+	}
+	u := &upload{
+		c:           c,
+		id:          allocation.UploadID,
+		path:        path,
+		chunkSize:   allocation.ChunkSize,
+		minReplicas: max(1, allocation.MinReplicas),
+		lifetime:    time.Duration(allocation.ExpiresIn) * time.Second,
+		progress:    options.Progress,
+		nodes:       newNodeRecord(),
+	}
+	u.allocator = &allocator{
+		u:         u,
+		queue:     allocation.Chunks,
+		remaining: chunksOf(options.Size, allocation.ChunkSize) - int64(len(allocation.Chunks)),
+		batch:     firstBatch,
+	}
+	return u, nil
+}
+
+func orDefaultSize(size int64) int64 {
+	if size <= 0 {
+		return dfs.DefaultChunkSize
+	}
+	return size
+}
+
+func chunksOf(size, chunkSize int64) int64 {
+	if size <= 0 {
+		return 0
+	}
+	return (size-1)/chunkSize + 1
+}
+
+// sendAll cuts r into chunks and sends them, several at once, while the upload
+// is kept alive.
+func (u *upload) sendAll(ctx context.Context, r io.Reader) ([]protocol.CommittedChunk, error) {
+	var chunks []protocol.CommittedChunk
+	allSent := make(chan struct{})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return u.keepAlive(ctx, allSent) })
+	group.Go(func() (err error) {
+		defer close(allSent)
+		chunks, err = u.cut(ctx, r)
+		return err
+	})
+	err := group.Wait()
+	return chunks, err
+}
+
+func (u *upload) cut(ctx context.Context, r io.Reader) ([]protocol.CommittedChunk, error) {
+	var sent []*protocol.CommittedChunk
+	buffers := u.c.buffers.limit(u.c.parallelism+1, u.chunkSize) // one is being filled
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(u.c.parallelism)
+	var err error
+	for err == nil {
+		sent, err = u.cutOne(ctx, r, buffers, group, sent)
+	}
+	if failed := group.Wait(); failed != nil {
+		return nil, failed // the first failure; err is only what followed from it
+	}
+	if err != io.EOF {
+		return nil, err
+	}
+	chunks := make([]protocol.CommittedChunk, len(sent))
+	for i := range sent {
+		chunks[i] = *sent[i]
+	}
+	return chunks, nil
+}
+
+// cutOne reads the next chunk and has it sent. It returns io.EOF when there is
+// no more.
+func (u *upload) cutOne(ctx context.Context, r io.Reader, buffers *buffers, group *errgroup.Group, sent []*protocol.CommittedChunk) ([]*protocol.CommittedChunk, error) {
+	buffer, err := buffers.get(ctx)
+	if err != nil {
+		return sent, err
+	}
+	n, readErr := readFull(ctx, r, *buffer)
+	if ctx.Err() != nil {
+		return sent, ctx.Err() // the buffer is lost: a Read may still be using it
+	}
+	if readErr != nil && readErr != io.EOF {
+		return sent, dfs.Errorf(dfs.Internal, "the source cannot be read: %w", readErr)
+	}
+	if n == 0 {
+		buffers.put(buffer)
+		return sent, io.EOF
+	}
+	if len(sent) == dfs.MaxChunksPerFile {
+		return sent, dfs.Errorf(dfs.TooLarge, "the file has more than %d chunks of %d bytes: choose a larger chunk size", dfs.MaxChunksPerFile, u.chunkSize)
+	}
+	allocated, err := u.allocator.next(ctx)
+	if err != nil {
+		return sent, err
+	}
+	chunk := new(protocol.CommittedChunk)
+	group.Go(func() (err error) {
+		defer buffers.put(buffer)
+		*chunk, err = u.send(ctx, allocated, (*buffer)[:n])
+		return err
+	})
+	return append(sent, chunk), readErr
+}
+
+// readFull is io.ReadFull with an end of the data always called io.EOF. It
+// returns when ctx ends, and leaves a Read that blocks (a terminal, a pipe) to
+// end by itself: there is no way to interrupt one.
+func readFull(ctx context.Context, r io.Reader, buffer []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		n, err := io.ReadFull(r, buffer)
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			err = io.EOF
+		}
+		done <- result{n, err}
+	}()
+	select {
+	case got := <-done:
+		return got.n, got.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// keepAlive tells the NameNode from time to time that the upload goes on.
+func (u *upload) keepAlive(ctx context.Context, allSent <-chan struct{}) error {
+	if u.lifetime <= 0 {
+		return nil
+	}
+	ticker := time.NewTicker(u.lifetime / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-allSent:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		_, err := u.addChunks(ctx, 0)
+		switch dfs.CodeOf(err) {
+		case "":
+		case dfs.NotFound, dfs.Conflict:
+			return err // there is nothing to keep alive any more
+		default:
+			u.c.log.Warn("the upload could not be kept alive", "upload", u.id, "error", err)
+		}
+	}
+}
+
+func (u *upload) addChunks(ctx context.Context, count int64, exclude ...dfs.NodeID) ([]protocol.AllocatedChunk, error) {
+	var allocation protocol.Allocation
+	err := u.c.call(ctx, protocol.AddChunks, leader.Call{
+		Args: []string{u.id.String()},
+		Body: protocol.AddChunksRequest{NumChunks: count, Exclude: exclude},
+		Out:  &allocation,
+	})
+	return allocation.Chunks, err
+}
+
+func (u *upload) commit(ctx context.Context, chunks []protocol.CommittedChunk) (protocol.CommitReply, error) {
+	var reply protocol.CommitReply
+	err := u.c.call(ctx, protocol.CommitUpload, leader.Call{
+		Args: []string{u.id.String()}, Body: protocol.CommitRequest{Chunks: chunks}, Out: &reply,
+	})
+	return reply, err
+}
+
+// abort gives the upload up, for what it is worth: it would expire anyway.
+func (u *upload) abort(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	defer cancel()
+	err := u.c.names.Do(ctx, protocol.AbortUpload, leader.Call{Args: []string{u.id.String()}})
+	if err != nil && dfs.CodeOf(err) != dfs.NotFound {
+		u.c.log.Debug("the upload could not be aborted; it will expire", "upload", u.id, "error", err)
+	}
+}

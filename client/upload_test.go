@@ -1,0 +1,347 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+
+	"github.com/dfs-go/dfs-go/client"
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+)
+
+// upload stores data and checks that it can be read back.
+func upload(t *testing.T, f *fakeCluster, c *client.Client, data []byte, options client.UploadOptions) {
+	t.Helper()
+	path := mustPath(t, "/file")
+	reply, err := c.Upload(t.Context(), path, iotest.HalfReader(bytes.NewReader(data)), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reply.Size != int64(len(data)) {
+		t.Errorf("stored %d bytes, want %d", reply.Size, len(data))
+	}
+	for _, n := range f.nodes {
+		n.setBefore(nil)
+	}
+	var got bytes.Buffer
+	if _, err := c.Download(t.Context(), path, &got, client.DownloadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), data) {
+		t.Errorf("read back %d bytes that are not the %d stored", got.Len(), len(data))
+	}
+	if n := f.liveUploads(); n != 0 {
+		t.Errorf("%d uploads are left", n)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for _, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3 * chunkSize, 100*chunkSize + 17} {
+		for _, announced := range []int64{int64(size), -1, 0, int64(size) / 2, 2*int64(size) + 5} {
+			f := newFakeCluster(t, 3)
+			var done atomic.Int64
+			upload(t, f, f.client(), randomBytes(size), client.UploadOptions{
+				Size: announced, ChunkSize: chunkSize, Progress: func(n int64) { done.Add(n) },
+			})
+			if done.Load() != int64(size) {
+				t.Errorf("progress says %d of %d bytes", done.Load(), size)
+			}
+			f.names.CloseClientConnections()
+		}
+	}
+}
+
+func TestAllReplicasAreWritten(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	upload(t, f, f.client(), randomBytes(5*chunkSize), client.UploadOptions{Size: 5 * chunkSize})
+	file, _ := f.file("/file")
+	for _, chunk := range file.Chunks {
+		if len(chunk.Locations) != 3 {
+			t.Errorf("chunk %s lies on %d DataNodes, want 3", chunk.ID, len(chunk.Locations))
+		}
+	}
+}
+
+func TestOneBadDataNode(t *testing.T) {
+	failures := map[string]func(*fakeNode){
+		"dead":          func(n *fakeNode) { n.Close() },
+		"dies mid-body": func(n *fakeNode) { n.setBefore(dieMidBody) },
+		"stalls":        func(n *fakeNode) { n.setBefore(stalled) },
+		"is full":       func(n *fakeNode) { n.setBefore(refuse(dfs.NoSpace)) },
+		"lies": func(n *fakeNode) {
+			n.setBefore(func(w http.ResponseWriter, _ *http.Request) bool {
+				protocol.WriteJSON(w, http.StatusCreated, protocol.ChunkReply{ID: 7, Nodes: []dfs.NodeID{"dn1", "dn2", "dn3"}})
+				return false
+			})
+		},
+	}
+	for name, fail := range failures {
+		for bad := range 3 {
+			t.Run(name, func(t *testing.T) {
+				f := newFakeCluster(t, 3)
+				if name == "lies" && bad > 0 {
+					t.Skip("a lie in the middle is the DataNodes' to detect")
+				}
+				fail(f.nodes[bad])
+				upload(t, f, f.client(), randomBytes(10*chunkSize), client.UploadOptions{Size: -1})
+			})
+		}
+	}
+}
+
+func TestMovedDataNode(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	moved := f.nodes[0]
+	stranger := &fakeNode{id: "dn9", cluster: f, chunks: make(map[string][]byte)}
+	stranger.Server = serve(t, stranger.serve)
+	moved.Server = stranger.Server // the address of dn1 is now that of dn9
+	upload(t, f, f.client(), randomBytes(3*chunkSize), client.UploadOptions{})
+	if len(stranger.chunks) != 0 {
+		t.Error("a chunk was written to a node that was not meant")
+	}
+}
+
+// With four nodes and one dead, later chunks get their three replicas on the
+// others, and the dead one is tried no more than once for each chunk in flight.
+func TestFailedNodeIsAvoided(t *testing.T) {
+	f := newFakeCluster(t, 4)
+	f.nodes[0].setBefore(refuse(dfs.NoSpace))
+	c := f.client(func(config *client.Config) { config.Parallelism = 2 })
+	upload(t, f, c, randomBytes(40*chunkSize), client.UploadOptions{Size: 40 * chunkSize})
+	if puts, _ := f.nodes[0].counts(); puts > 8 {
+		t.Errorf("the full DataNode was tried %d times", puts)
+	}
+	file, _ := f.file("/file")
+	last := file.Chunks[len(file.Chunks)-1]
+	if len(last.Locations) != 3 {
+		t.Errorf("the last chunk lies on %d DataNodes, want 3", len(last.Locations))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.ContainsFunc(f.excluded, func(ids []dfs.NodeID) bool { return slices.Equal(ids, []dfs.NodeID{"dn1"}) }) {
+		t.Errorf("excluded: %v", f.excluded)
+	}
+}
+
+func TestReplacementChunk(t *testing.T) {
+	f := newFakeCluster(t, 5)
+	f.nodes[0].Close()
+	f.nodes[1].Close()
+	data := randomBytes(chunkSize)
+	upload(t, f, f.client(), data, client.UploadOptions{Size: chunkSize})
+	file, _ := f.file("/file")
+	var where []dfs.NodeID
+	for _, target := range file.Chunks[0].Locations {
+		where = append(where, target.ID)
+	}
+	if !slices.Equal(where, []dfs.NodeID{"dn3", "dn4", "dn5"}) {
+		t.Errorf("stored on %v", where)
+	}
+}
+
+// All DataNodes fail for a while, one of them for good: the upload goes on when
+// they are back, although every node has failed it.
+func TestAllNodesFailForAWhile(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	var puts atomic.Int64
+	for _, n := range f.nodes {
+		n.setBefore(func(w http.ResponseWriter, r *http.Request) bool {
+			if puts.Add(1) > 6 {
+				return true
+			}
+			return refuse(dfs.OverLimit)(w, r)
+		})
+	}
+	upload(t, f, f.client(), randomBytes(chunkSize), client.UploadOptions{})
+}
+
+func TestTooFewDataNodes(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	f.nodes[1].setBefore(refuse(dfs.NoSpace))
+	f.nodes[2].setBefore(refuse(dfs.NoSpace))
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), bytes.NewReader(randomBytes(10)), client.UploadOptions{})
+	if dfs.CodeOf(err) != dfs.Unavailable || !strings.Contains(err.Error(), "dn2") {
+		t.Fatalf("got %v", err)
+	}
+	assertNothingStored(t, f)
+}
+
+func assertNothingStored(t *testing.T, f *fakeCluster) {
+	t.Helper()
+	if _, there := f.file("/file"); there {
+		t.Error("the file appeared")
+	}
+	if n := f.liveUploads(); n != 0 {
+		t.Errorf("%d uploads were not aborted", n)
+	}
+}
+
+func TestSourceThatFails(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	broken := errors.New("the disk is on fire")
+	source := io.MultiReader(bytes.NewReader(randomBytes(5*chunkSize+3)), iotest.ErrReader(broken))
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	if !errors.Is(err, broken) {
+		t.Fatalf("got %v", err)
+	}
+	assertNothingStored(t, f)
+}
+
+// A Read that blocks must not keep a cancelled upload.
+func TestCancelWhileTheSourceBlocks(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	source, feed := io.Pipe()
+	defer feed.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _ = feed.Write(randomBytes(3 * chunkSize / 2))
+		cancel()
+	}()
+	_, err := f.client().Upload(ctx, mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	assertNothingStored(t, f)
+}
+
+func TestRefusals(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client()
+	upload(t, f, c, []byte("old"), client.UploadOptions{})
+	_, err := c.Upload(t.Context(), mustPath(t, "/file"), strings.NewReader("new"), client.UploadOptions{})
+	if dfs.CodeOf(err) != dfs.Exists {
+		t.Errorf("without overwrite: %v", err)
+	}
+	upload(t, f, c, []byte("new"), client.UploadOptions{Overwrite: true})
+
+	f.setBefore(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/commit") {
+			return refuse(dfs.Conflict)(w, r)
+		}
+		return true
+	})
+	_, err = c.Upload(t.Context(), mustPath(t, "/other"), strings.NewReader("x"), client.UploadOptions{})
+	if dfs.CodeOf(err) != dfs.Conflict || f.liveUploads() != 0 {
+		t.Errorf("conflict at commit: %v, %d uploads left", err, f.liveUploads())
+	}
+}
+
+// The answer to a commit that is lost once is asked for again under the same
+// request ID; when it stays lost, that is said, and the upload is not aborted.
+func TestLostCommitAnswer(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	var mu sync.Mutex
+	var ids []string
+	lose := 1
+	f.setBefore(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/commit") {
+			return true
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		ids = append(ids, r.Header.Get(protocol.HeaderRequestID))
+		lose--
+		if lose >= 0 {
+			return refuse(dfs.UnknownOutcome)(w, r)
+		}
+		return true
+	})
+	upload(t, f, f.client(), randomBytes(10), client.UploadOptions{})
+	if len(ids) != 2 || ids[0] == "" || ids[0] != ids[1] {
+		t.Errorf("request IDs %q", ids)
+	}
+
+	mu.Lock()
+	lose = 1 << 30
+	mu.Unlock()
+	impatient := f.client(func(config *client.Config) { config.Timeout = 200e6 })
+	_, err := impatient.Upload(t.Context(), mustPath(t, "/other"), strings.NewReader("x"), client.UploadOptions{})
+	if dfs.CodeOf(err) != dfs.UnknownOutcome || f.liveUploads() != 1 {
+		t.Errorf("got %v, %d uploads", err, f.liveUploads())
+	}
+}
+
+func TestIdleUploadIsKeptAlive(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	f.expiresIn = 1
+	source, feed := io.Pipe()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = feed.Write([]byte("first"))
+		eventually(t, "two renewals", func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return f.renewals >= 2
+		})
+		_, _ = feed.Write([]byte(" second"))
+		_ = feed.Close()
+	})
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExpiredUploadEnds(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	f.expiresIn = 1
+	f.setBefore(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/chunks") {
+			return refuse(dfs.NotFound)(w, r)
+		}
+		return true
+	})
+	source, feed := io.Pipe()
+	defer feed.Close()
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	if dfs.CodeOf(err) != dfs.NotFound {
+		t.Errorf("got %v", err)
+	}
+}
+
+// countingReader notes how much was taken from an endless source.
+type countingReader struct{ n atomic.Int64 }
+
+func (r *countingReader) Read(p []byte) (int, error) {
+	r.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// While the DataNodes are slow, no more is read than the buffers hold.
+func TestUploadMemoryIsBounded(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	for _, n := range f.nodes {
+		n.setBefore(stalled)
+	}
+	const parallelism = 3
+	c := f.client(func(config *client.Config) { config.Parallelism = parallelism; config.StallTimeout = 1e12 })
+	ctx, cancel := context.WithCancel(t.Context())
+	var source countingReader
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := c.Upload(ctx, mustPath(t, "/file"), &source, client.UploadOptions{Size: -1}); err == nil {
+			t.Error("an endless upload ended")
+		}
+	})
+	const bound = (parallelism + 1) * chunkSize
+	eventually(t, "all buffers are full", func() bool { return source.n.Load() >= bound })
+	eventually(t, "all chunks are on their way", func() bool {
+		puts, _ := f.nodes[0].counts()
+		return puts >= parallelism
+	})
+	if n := source.n.Load(); n > bound {
+		t.Errorf("%d bytes were read, want at most %d", n, bound)
+	}
+	cancel()
+	wg.Wait()
+}

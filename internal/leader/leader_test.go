@@ -1,0 +1,495 @@
+package leader_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/leader"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	clusterA = "0123456789abcdef0123456789abcdef"
+	clusterB = "fedcba9876543210fedcba9876543210"
+)
+
+// nameNode is a fake one: it answers as its handler says and notes what it was
+// asked.
+type nameNode struct {
+	*httptest.Server
+	cluster string
+
+	mu       sync.Mutex
+	handler  http.HandlerFunc // guarded by mu
+	requests []*http.Request  // guarded by mu
+}
+
+func newNameNode(t *testing.T, handler http.HandlerFunc) *nameNode {
+	n := &nameNode{handler: handler, cluster: clusterA}
+	n.Server = httptest.NewServer(n)
+	t.Cleanup(func() {
+		n.CloseClientConnections()
+		n.Close()
+	})
+	return n
+}
+
+func (n *nameNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n.mu.Lock()
+	n.requests = append(n.requests, r)
+	handler := n.handler
+	n.mu.Unlock()
+	if n.cluster != "" {
+		w.Header().Set(protocol.HeaderClusterID, n.cluster)
+	}
+	handler(w, r)
+}
+
+func (n *nameNode) set(handler http.HandlerFunc) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.handler = handler
+}
+
+func (n *nameNode) asked() []*http.Request {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]*http.Request(nil), n.requests...)
+}
+
+func answer(w http.ResponseWriter, _ *http.Request) {
+	protocol.WriteJSON(w, http.StatusOK, protocol.PathReply{Path: "/done"})
+}
+
+func refuse(code dfs.Code, message string, headers ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(headers); i += 2 {
+			w.Header().Set(headers[i], headers[i+1])
+		}
+		protocol.WriteError(w, dfs.Errorf(code, "%s", message))
+	}
+}
+
+func pointTo(n *nameNode) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(protocol.HeaderLeader, n.URL)
+		w.Header().Set("Location", n.URL+r.URL.RequestURI())
+		protocol.WriteError(w, dfs.Errorf(dfs.NotLeader, "not the leader"))
+	}
+}
+
+var noLeader = refuse(dfs.NotLeader, "there is no leader", "Retry-After", "1")
+
+// silence reads the request and never answers.
+func silence(_ http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body) // net/http notices that the caller left only after this
+	<-r.Context().Done()
+}
+
+// inTurn answers the first request with the first handler and so on; the last
+// one stays.
+func inTurn(handlers ...http.HandlerFunc) http.HandlerFunc {
+	var mu sync.Mutex
+	return func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		handler := handlers[0]
+		if len(handlers) > 1 {
+			handlers = handlers[1:]
+		}
+		mu.Unlock()
+		handler(w, r)
+	}
+}
+
+func newCaller(t *testing.T, urls ...string) *leader.Caller {
+	c, err := leader.New(leader.Config{Endpoints: urls, TryTimeout: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func deadURL(t *testing.T) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return "http://" + listener.Addr().String()
+}
+
+func within(t *testing.T, limit time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func mkdir(ctx context.Context, c *leader.Caller) error {
+	var reply protocol.PathReply
+	err := c.Do(ctx, protocol.Mkdir, leader.Call{Body: protocol.MkdirRequest{Path: "/done"}, Out: &reply})
+	if err == nil && reply.Path != "/done" {
+		return errors.New("the answer did not arrive")
+	}
+	return err
+}
+
+func wantCode(t *testing.T, err error, code dfs.Code, words ...string) {
+	t.Helper()
+	if dfs.CodeOf(err) != code {
+		t.Fatalf("got %q (%v), want code %q", dfs.CodeOf(err), err, code)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("%q does not say %q", err, word)
+		}
+	}
+}
+
+func TestNewRefusesBadEndpoints(t *testing.T) {
+	for _, list := range [][]string{nil, {""}, {"localhost:8000"}, {"http://a:1/x"}, {"http://a:8000", "ftp://b:1"}} {
+		if _, err := leader.New(leader.Config{Endpoints: list}); dfs.CodeOf(err) != dfs.Invalid {
+			t.Errorf("%q: got %v, want it refused", list, err)
+		}
+	}
+	c := newCaller(t, "http://a:8000", "http://a:8000/", "http://b:8000")
+	if got := c.Endpoints(); len(got) != 2 {
+		t.Errorf("duplicates stay: %q", got)
+	}
+}
+
+func TestFailover(t *testing.T) {
+	var leads *nameNode
+	for name, first := range map[string]func(*testing.T) string{
+		"connection refused": deadURL,
+		"black hole":         func(t *testing.T) string { return newNameNode(t, silence).URL },
+		"points to the leader": func(t *testing.T) string {
+			return newNameNode(t, func(w http.ResponseWriter, r *http.Request) { pointTo(leads)(w, r) }).URL
+		},
+		"has no leader":   func(t *testing.T) string { return newNameNode(t, noLeader).URL },
+		"unknown outcome": func(t *testing.T) string { return newNameNode(t, refuse(dfs.UnknownOutcome, "lost leadership")).URL },
+		"time-out":        func(t *testing.T) string { return newNameNode(t, refuse(dfs.Timeout, "too slow")).URL },
+		"not ready": func(t *testing.T) string {
+			return newNameNode(t, refuse(dfs.Unavailable, "wait", "Retry-After", "1")).URL
+		},
+		"proxy without a backend": func(t *testing.T) string {
+			return newNameNode(t, func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, "<html>Bad Gateway</html>", http.StatusBadGateway)
+			}).URL
+		},
+		"hangs up": func(t *testing.T) string {
+			return newNameNode(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }).URL
+		},
+		"answer cut off": func(t *testing.T) string {
+			return newNameNode(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Length", "100")
+				_, _ = w.Write([]byte(`{"path":"/do`))
+			}).URL
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			leads = newNameNode(t, answer)
+			c := newCaller(t, first(t), leads.URL)
+			if err := mkdir(within(t, 20*time.Second), c); err != nil {
+				t.Fatal(err)
+			}
+			if err := mkdir(within(t, 20*time.Second), c); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(leads.asked()); n != 2 {
+				t.Errorf("the leader was asked %d times, want 2", n)
+			}
+		})
+	}
+}
+
+func TestLastLeaderIsAskedFirst(t *testing.T) {
+	leads := newNameNode(t, answer)
+	follows := newNameNode(t, pointTo(leads))
+	c := newCaller(t, follows.URL, leads.URL)
+	for range 5 {
+		if err := mkdir(within(t, 20*time.Second), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(follows.asked()); n != 1 {
+		t.Errorf("the follower was asked %d times, want once", n)
+	}
+}
+
+func TestHintsBeyondTheConfigured(t *testing.T) {
+	leads := newNameNode(t, answer)
+	follows := newNameNode(t, pointTo(leads))
+	c := newCaller(t, follows.URL)
+	if err := mkdir(within(t, 20*time.Second), c); err != nil {
+		t.Fatal(err)
+	}
+	follows.Close()
+	if err := mkdir(within(t, 20*time.Second), c); err != nil {
+		t.Fatal("the learnt leader is forgotten:", err)
+	}
+}
+
+func TestMembersAreLearnt(t *testing.T) {
+	third := newNameNode(t, answer)
+	second := newNameNode(t, answer)
+	first := newNameNode(t, func(w http.ResponseWriter, _ *http.Request) {
+		protocol.WriteJSON(w, http.StatusOK, protocol.LeaderReply{
+			NodeID:  "nn1",
+			Leader:  &protocol.Target{ID: "nn1"},
+			Members: []protocol.Member{{ID: "nn2", URL: second.URL}, {ID: "nn3", URL: third.URL}, {ID: "nn4", URL: "gopher://x"}},
+		})
+	})
+	c := newCaller(t, first.URL)
+	if _, err := c.Leader(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Endpoints(); len(got) != 3 {
+		t.Fatalf("endpoints: %q", got)
+	}
+	first.Close()
+	second.Close()
+	if err := mkdir(within(t, 20*time.Second), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Two that point at each other must not keep a call from the third, nor spin.
+func TestHintLoop(t *testing.T) {
+	a := newNameNode(t, nil)
+	b := newNameNode(t, pointTo(a))
+	a.set(pointTo(b))
+	leads := newNameNode(t, answer)
+	if err := mkdir(within(t, 20*time.Second), newCaller(t, a.URL, b.URL, leads.URL)); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(a.asked()) + len(b.asked()); n != 2 {
+		t.Errorf("the two were asked %d times, want once each", n)
+	}
+	err := mkdir(within(t, 300*time.Millisecond), newCaller(t, a.URL, b.URL))
+	wantCode(t, err, dfs.Unavailable, a.URL, b.URL)
+	if n := len(a.asked()); n > 20 {
+		t.Errorf("asked %d times in 0.3 s: the back-off is gone", n)
+	}
+}
+
+func TestHintsAreNotAPath(t *testing.T) {
+	bad := newNameNode(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set(protocol.HeaderLeader, "file:///etc/passwd")
+		w.Header().Set("Location", "javascript:alert(1)")
+		protocol.WriteError(w, dfs.Errorf(dfs.NotLeader, "not the leader"))
+	})
+	c := newCaller(t, bad.URL)
+	wantCode(t, mkdir(within(t, 200*time.Millisecond), c), dfs.Unavailable, "not the leader")
+	if got := c.Endpoints(); len(got) != 1 {
+		t.Errorf("endpoints: %q", got)
+	}
+}
+
+func TestRequestIDStaysTheSame(t *testing.T) {
+	n := newNameNode(t, inTurn(
+		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		refuse(dfs.UnknownOutcome, "lost leadership"), silence, noLeader, answer))
+	c := newCaller(t, n.URL)
+	if err := mkdir(within(t, 30*time.Second), c); err != nil {
+		t.Fatal(err)
+	}
+	requests := n.asked()
+	first := requests[0].Header.Get(protocol.HeaderRequestID)
+	if _, err := dfs.ParseRequestID(first); err != nil {
+		t.Fatal(err)
+	}
+	if len(requests) != 5 {
+		t.Errorf("%d tries, want 5", len(requests))
+	}
+	for _, r := range requests {
+		if got := r.Header.Get(protocol.HeaderRequestID); got != first {
+			t.Errorf("request ID %q, first %q", got, first)
+		}
+	}
+	if err := mkdir(within(t, 20*time.Second), c); err != nil {
+		t.Fatal(err)
+	}
+	requests = n.asked()
+	if got := requests[len(requests)-1].Header.Get(protocol.HeaderRequestID); got == first {
+		t.Error("another call has the same request ID")
+	}
+}
+
+func TestRequestIDOfTheCaller(t *testing.T) {
+	n := newNameNode(t, answer)
+	c := newCaller(t, n.URL)
+	ctx := within(t, 20*time.Second)
+	if err := c.Do(ctx, protocol.Mkdir, leader.Call{Body: protocol.MkdirRequest{}, RequestID: "mine"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Do(ctx, protocol.Stat, leader.Call{Query: url.Values{"path": {"/a b"}}}); err != nil {
+		t.Fatal(err)
+	}
+	requests := n.asked()
+	if got := requests[0].Header.Get(protocol.HeaderRequestID); got != "mine" {
+		t.Errorf("request ID %q", got)
+	}
+	if got := requests[1].Header.Get(protocol.HeaderRequestID); got != "" {
+		t.Errorf("a read has the request ID %q", got)
+	}
+	if got := requests[1].URL.Query().Get("path"); got != "/a b" {
+		t.Errorf("path %q", got)
+	}
+}
+
+func TestFinalRefusals(t *testing.T) {
+	for _, code := range []dfs.Code{dfs.Invalid, dfs.NotFound, dfs.Exists, dfs.Conflict, dfs.NoSpace, dfs.Internal, dfs.TooLarge, dfs.Unavailable, dfs.OverLimit, dfs.WrongCluster} {
+		first := newNameNode(t, refuse(code, "the very sentence"))
+		second := newNameNode(t, answer)
+		err := mkdir(within(t, 20*time.Second), newCaller(t, first.URL, second.URL))
+		wantCode(t, err, code, "the very sentence")
+		if len(first.asked()) != 1 || len(second.asked()) != 0 {
+			t.Errorf("%s was tried again", code)
+		}
+	}
+}
+
+func TestUnknownOutcome(t *testing.T) {
+	lost := newNameNode(t, inTurn(silence, noLeader))
+	c := newCaller(t, lost.URL)
+	err := mkdir(within(t, time.Second), c)
+	wantCode(t, err, dfs.UnknownOutcome, "may have happened", lost.URL)
+
+	c = newCaller(t, newNameNode(t, silence).URL)
+	err = c.Do(within(t, 500*time.Millisecond), protocol.Stat, leader.Call{})
+	wantCode(t, err, dfs.Unavailable) // a read has no outcome
+
+	c = newCaller(t, deadURL(t))
+	wantCode(t, mkdir(within(t, 300*time.Millisecond), c), dfs.Unavailable, "connection refused") // never left
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = c.Do(ctx, protocol.Stat, leader.Call{})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestWrongCluster(t *testing.T) {
+	a := newNameNode(t, inTurn(answer, noLeader))
+	b := newNameNode(t, answer)
+	b.cluster = clusterB
+	c := newCaller(t, a.URL, b.URL)
+	if err := mkdir(within(t, 20*time.Second), c); err != nil {
+		t.Fatal(err)
+	}
+	err := mkdir(within(t, 20*time.Second), c)
+	wantCode(t, err, dfs.WrongCluster, a.URL, clusterA, b.URL, clusterB, "--namenodes")
+	if got := a.asked()[1].Header.Get(protocol.HeaderClusterID); got != clusterA {
+		t.Errorf("cluster ID sent: %q", got)
+	}
+	if c.ClusterID() != clusterA {
+		t.Errorf("cluster ID: %q", c.ClusterID())
+	}
+}
+
+// A learnt address may have passed on to another cluster; that is no reason to
+// fail as long as the configured ones work.
+func TestWrongClusterAtALearntAddress(t *testing.T) {
+	stranger := newNameNode(t, answer)
+	stranger.cluster = clusterB
+	n := newNameNode(t, inTurn(pointTo(stranger), answer))
+	c := newCaller(t, n.URL)
+	if err := mkdir(within(t, 20*time.Second), c); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Endpoints(); len(got) != 1 {
+		t.Errorf("endpoints: %q", got)
+	}
+}
+
+func TestAnswerThatIsNotJSON(t *testing.T) {
+	n := newNameNode(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>hello</html>")) })
+	wantCode(t, mkdir(within(t, 20*time.Second), newCaller(t, n.URL)), dfs.Internal, n.URL)
+}
+
+func TestSlowButAliveIsWaitedFor(t *testing.T) {
+	slow := newNameNode(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case <-time.After(500 * time.Millisecond): // more than one try's time
+			answer(w, r)
+		case <-r.Context().Done():
+		}
+	})
+	if err := mkdir(within(t, 30*time.Second), newCaller(t, slow.URL)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDoAt(t *testing.T) {
+	leads := newNameNode(t, answer)
+	follows := newNameNode(t, pointTo(leads))
+	c := newCaller(t, leads.URL)
+	ctx := within(t, 20*time.Second)
+	if err := c.DoAt(ctx, follows.URL, protocol.TakeSnapshot, leader.Call{}); dfs.CodeOf(err) != dfs.NotLeader {
+		t.Errorf("got %v, want what that one said", err)
+	}
+	if n := len(leads.asked()); n != 0 {
+		t.Error("another NameNode was asked")
+	}
+	if err := c.DoAt(ctx, deadURL(t), protocol.GetLeader, leader.Call{}); dfs.CodeOf(err) != dfs.Unavailable {
+		t.Errorf("dead: %v", err)
+	}
+	if err := c.DoAt(ctx, "nonsense", protocol.GetLeader, leader.Call{}); dfs.CodeOf(err) != dfs.Invalid {
+		t.Errorf("nonsense: %v", err)
+	}
+}
+
+// What a cut answer left behind must not show in the next one.
+func TestAnswersDoNotMix(t *testing.T) {
+	n := newNameNode(t, inTurn(
+		func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = w.Write([]byte(`{"cursor":"old","entries":[{"name":"old","size":7}],`))
+		},
+		func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"entries":[{"name":"new"}]}`))
+		}))
+	var reply protocol.Listing
+	err := newCaller(t, n.URL).Do(within(t, 20*time.Second), protocol.List, leader.Call{Out: &reply})
+	if err != nil || len(reply.Entries) != 1 || reply.Entries[0].Name != "new" || reply.Entries[0].Size != 0 || reply.Cursor != "" {
+		t.Errorf("got %+v, %v", reply, err)
+	}
+}
+
+func TestConcurrentCallsSurviveALeaderChange(t *testing.T) {
+	a, b := newNameNode(t, answer), newNameNode(t, nil)
+	b.set(pointTo(a))
+	c := newCaller(t, a.URL, b.URL)
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			for range 20 {
+				if err := mkdir(within(t, 30*time.Second), c); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if i == 16 {
+			b.set(answer)
+			a.set(pointTo(b))
+		}
+	}
+	wg.Wait()
+}

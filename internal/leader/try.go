@@ -1,0 +1,257 @@
+package leader
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"reflect"
+	"time"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+	"github.com/dfs-go/dfs-go/internal/stall"
+)
+
+const (
+	maxAnswer      = 256 << 20 // bytes: a file of MaxChunksPerFile chunks with all its locations
+	maxErrorAnswer = 64 << 10  // bytes
+)
+
+// verdict is what one try means for the call.
+type verdict struct {
+	err    error
+	final  bool   // the call is over: done when err is nil, refused otherwise
+	spoken bool   // a NameNode gave err, with a code of its own
+	maybe  bool   // a mutation may have been carried out all the same
+	hint   string // base URL of the leader, or ""
+}
+
+// try sends the task to one NameNode and judges the answer.
+func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
+	tryCtx, guard := stall.Watch(ctx, t.patience())
+	defer guard.Stop()
+	request, err := t.request(tryCtx, baseURL, c.known.clusterID())
+	if err != nil {
+		return verdict{err: err, final: true}
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return c.noAnswer(ctx, t, baseURL, guard, err)
+	}
+	defer response.Body.Close()
+	guard.Moved()
+	if err := c.known.answered(baseURL, response.Header.Get(protocol.HeaderClusterID)); err != nil {
+		// A configured address is the operator's to fix. One that was learnt may
+		// have passed on to another cluster long ago.
+		return verdict{err: err, final: !c.known.forget(baseURL)}
+	}
+	if response.StatusCode/100 != 2 {
+		return refusal(response)
+	}
+	body := &watchedBody{r: guard.Reader(response.Body)}
+	err = t.decode(body)
+	switch {
+	case err == nil:
+		return verdict{final: true}
+	case body.err != nil: // the answer was cut off; asking again gives the whole of it
+		return c.noAnswer(ctx, t, baseURL, guard, body.err)
+	}
+	return verdict{err: dfs.Errorf(dfs.Internal, "%s answered what this version does not understand: %w", baseURL, err), final: true}
+}
+
+// noAnswer judges a try that ended without a whole answer.
+func (c *Caller) noAnswer(ctx context.Context, t *task, baseURL string, guard *stall.Guard, err error) verdict {
+	maybe := !isDialError(err)
+	switch {
+	case ctx.Err() != nil: // the caller's time was over; that says nothing about the NameNode
+		return verdict{err: dfs.Errorf(dfs.Timeout, "no answer yet"), maybe: maybe}
+	case guard.Stalled():
+		c.known.silent(baseURL, time.Now())
+		err = dfs.Errorf(dfs.Timeout, "no answer within %s", t.patience())
+		t.impatience++
+		return verdict{err: err, maybe: maybe}
+	case isTimeout(err): // the dial ran out of time: packets vanish
+		c.known.silent(baseURL, time.Now())
+	default:
+		c.known.down(baseURL)
+	}
+	return verdict{err: dfs.Errorf(dfs.Unavailable, "%s", plainReason(err)), maybe: maybe}
+}
+
+// refusal judges an answer that is not 2xx.
+func refusal(response *http.Response) verdict {
+	err, spoken := readRefusal(response)
+	v := verdict{err: err, spoken: spoken}
+	retryLater := response.Header.Get("Retry-After") != ""
+	switch dfs.CodeOf(err) {
+	case dfs.NotLeader:
+		v.hint = hintOf(response.Header)
+	case dfs.UnknownOutcome, dfs.Timeout:
+		v.maybe = true
+	case dfs.Unavailable, dfs.OverLimit:
+		// Without Retry-After nothing will be different soon: too few
+		// DataNodes, say.
+		v.final = spoken && !retryLater
+		v.maybe = !spoken
+	default:
+		v.final = spoken || response.StatusCode < 500
+		v.maybe = !v.final // a proxy's word; what it stands before may have done it
+	}
+	if response.StatusCode/100 == 3 && !spoken {
+		v = verdict{err: dfs.Errorf(dfs.NotLeader, "it points elsewhere"), hint: hintOf(response.Header)}
+	}
+	return v
+}
+
+// readRefusal also tells whether it was a NameNode that spoke.
+func readRefusal(response *http.Response) (err error, spoken bool) {
+	var reply protocol.ErrorReply
+	if protocol.DecodeJSON(response.Body, maxErrorAnswer, false, &reply) == nil && reply.Error.Code != "" {
+		return reply.Error.Err(), true
+	}
+	return protocol.ReadError(response), false // by the status alone
+}
+
+func hintOf(header http.Header) string {
+	for _, text := range []string{header.Get(protocol.HeaderLeader), header.Get("Location")} {
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" {
+			continue
+		}
+		if baseURL, err := dfs.ParseBaseURL(u.Scheme + "://" + u.Host); err == nil {
+			return baseURL
+		}
+	}
+	return ""
+}
+
+// watchedBody keeps the error that ended a body early, to tell a cut
+// connection from JSON that is wrong.
+type watchedBody struct {
+	r   io.Reader
+	err error
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}
+
+// task is a call under way, through all its tries.
+type task struct {
+	route      protocol.Route
+	target     string // path and query
+	body       []byte // nil: none
+	out        any
+	requestID  dfs.RequestID
+	timeout    time.Duration // of one try
+	stale      bool
+	impatience int // tries that ended because nobody answered in time
+
+	failures []failure // the last one of each endpoint
+	maybe    bool      // some try may have been carried out
+}
+
+type failure struct {
+	baseURL string
+	err     error
+}
+
+func (c *Caller) newTask(route protocol.Route, call Call) (*task, error) {
+	t := &task{route: route, target: route.Path(call.Args...), out: call.Out}
+	if len(call.Query) > 0 {
+		t.target += "?" + call.Query.Encode()
+	}
+	t.stale = call.Query.Get(protocol.QueryConsistency) == protocol.Stale
+	if call.Body != nil {
+		body, err := json.Marshal(call.Body)
+		if err != nil {
+			return nil, dfs.Errorf(dfs.Invalid, "the request cannot be encoded: %w", err)
+		}
+		t.body = body
+	}
+	if route.Mutates() {
+		t.requestID = call.RequestID
+		if t.requestID == "" {
+			t.requestID = dfs.NewRequestID()
+		}
+	}
+	t.timeout = call.TryTimeout
+	if t.timeout <= 0 {
+		t.timeout = c.timeoutOf(route)
+	}
+	return t, nil
+}
+
+// timeoutOf gives more time to routes that ask other nodes before they answer.
+func (c *Caller) timeoutOf(route protocol.Route) time.Duration {
+	switch route {
+	case protocol.CommitUpload, protocol.JoinCluster, protocol.RemoveMember, protocol.TransferLead, protocol.TakeSnapshot:
+		return max(c.tryTimeout, slowTryTimeout)
+	}
+	return c.tryTimeout
+}
+
+// patience doubles with each silence, so that a leader that is slow but alive
+// gets to answer.
+func (t *task) patience() time.Duration {
+	return max(t.timeout, min(t.timeout<<min(t.impatience, 10), slowTryTimeout))
+}
+
+func (t *task) request(ctx context.Context, baseURL string, cluster dfs.ClusterID) (*http.Request, error) {
+	var body io.Reader
+	if t.body != nil {
+		body = bytes.NewReader(t.body)
+	}
+	request, err := http.NewRequestWithContext(ctx, t.route.Method, baseURL+t.target, body)
+	if err != nil {
+		return nil, dfs.Errorf(dfs.Invalid, "the request cannot be made: %w", err)
+	}
+	if t.body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if t.requestID != "" {
+		request.Header.Set(protocol.HeaderRequestID, string(t.requestID))
+	}
+	if cluster != "" {
+		request.Header.Set(protocol.HeaderClusterID, string(cluster))
+	}
+	return request, nil
+}
+
+// decode reads the answer into a fresh value first: what a cut answer left
+// behind must not mix with the next one.
+func (t *task) decode(body io.Reader) error {
+	if t.out == nil {
+		_, err := io.Copy(io.Discard, io.LimitReader(body, maxErrorAnswer))
+		return err
+	}
+	fresh := reflect.New(reflect.TypeOf(t.out).Elem())
+	if err := protocol.DecodeJSON(body, maxAnswer, false, fresh.Interface()); err != nil {
+		return err
+	}
+	reflect.ValueOf(t.out).Elem().Set(fresh.Elem())
+	return nil
+}
+
+// answeredByLeader tells whether an answer shows who leads.
+func (t *task) answeredByLeader() bool {
+	return t.route.Rule == protocol.LeaderOnly || t.route.Rule == protocol.Linearizable && !t.stale
+}
+
+func (t *task) failed(baseURL string, v verdict) {
+	t.maybe = t.maybe || v.maybe && t.route.Mutates()
+	for i := range t.failures {
+		if t.failures[i].baseURL == baseURL {
+			t.failures[i].err = v.err
+			return
+		}
+	}
+	t.failures = append(t.failures, failure{baseURL, v.err})
+}
