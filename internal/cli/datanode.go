@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dfs-go/dfs-go/datanode"
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+const dataNodeSynopsis = `
+Run a DataNode. It keeps chunks in -data-dir and reports to the NameNodes.
+
+SIGTERM or SIGINT stops it in good order; a second one ends it at once.`
+
+func (a *app) dataNode() *cobra.Command {
+	return &cobra.Command{
+		Use:                "datanode [-flags]",
+		Short:              "Run a DataNode",
+		Example:            `  dfs datanode -id=dn1 -addr=":9000" -namenode=http://localhost:8000 -data-dir=./data1`,
+		DisableFlagParsing: true,
+		RunE:               func(command *cobra.Command, args []string) error { return a.runDataNode(command.Context(), args) },
+	}
+}
+
+func (a *app) runDataNode(ctx context.Context, args []string) error {
+	config, err := a.dataNodeConfig(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d, err := datanode.New(config)
+	if err != nil {
+		return usageErrorf("%s", err)
+	}
+	return serve(ctx, d)
+}
+
+func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {
+	var config datanode.Config
+	var id, nameNodes string
+	var reserve sizeFlag
+	f := newDaemonFlags("datanode", dataNodeSynopsis)
+	f.StringVar(&id, "id", "dn1", "`ID` in the cluster; stays with the data directory")
+	f.StringVar(&config.Addr, "addr", ":9000", "`address` to serve HTTP on")
+	f.StringVar(&config.Self, "self", "", "base `URL` that others reach -addr by (default http://localhost:PORT)")
+	f.StringVar(&nameNodes, "namenode", envOr(nameNodesVariable, defaultNameNodes), "base `URLs` of NameNodes, comma separated; $"+nameNodesVariable)
+	f.StringVar(&config.DataDir, "data-dir", "./data", "`directory` for the chunks")
+	f.StringVar(&config.Rack, "rack", "", "`name` of what it shares with other DataNodes that may fail together")
+	f.Var(&reserve, "reserve", "`size` of the disk to leave free, like 10GiB (default: 128 MiB or 1 % of it, whichever is more)")
+	f.DurationVar(&config.HeartbeatInterval, "heartbeat", 2*time.Second, "how often to report, until a NameNode asks for another interval")
+	if err := f.parse(args, a.stdout); err != nil {
+		return config, err
+	}
+	config.ID = dfs.NodeID(id)
+	config.NameNodes = splitList(nameNodes)
+	config.Reserve = int64(reserve)
+	config.Logger = f.logger(id, a.stderr)
+	return config, nil
+}

@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dfs-go/dfs-go/client"
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+)
+
+func (a *app) download() *cobra.Command {
+	var chunks int
+	var noProgress bool
+	command := &cobra.Command{
+		Use:     "download SRC [DST]",
+		Aliases: []string{"get"},
+		Short:   "Fetch a file",
+		Long: `Fetch a file. DST is a local file or directory; without it the file goes into
+the working directory under its own name. DST "-" is standard output.
+
+Every byte is verified before it is written. DST is replaced when all of it
+has arrived, and left alone when something fails.`,
+		Example: `  dfs download /backup/big.bin restored.bin
+  dfs get /logs/app.log .
+  dfs download /backup/dir.tar - | tar x`,
+		Args: cobra.RangeArgs(1, 2),
+	}
+	f := command.Flags()
+	f.IntVar(&chunks, "parallel", 0, "chunks fetched at once (default 4)")
+	f.BoolVar(&noProgress, "no-progress", false, "show no progress bar")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		c, err := a.client(parallel(chunks))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		path, err := dfs.ParsePath(args[0])
+		if err != nil {
+			return err
+		}
+		file, err := a.fetch(command.Context(), c, path, localTarget(path, args[1:]), !noProgress)
+		if err == nil && a.json && !isStdout(args) {
+			err = a.printJSON(file)
+		}
+		return err
+	}
+	return command
+}
+
+func isStdout(args []string) bool { return len(args) == 2 && args[1] == "-" }
+
+// localTarget returns where a file goes: "-", or a local file.
+func localTarget(path dfs.Path, rest []string) string {
+	if len(rest) == 0 {
+		return path.Name()
+	}
+	if info, err := os.Stat(rest[0]); err == nil && info.IsDir() && rest[0] != "-" {
+		return filepath.Join(rest[0], path.Name())
+	}
+	return rest[0]
+}
+
+func (a *app) fetch(ctx context.Context, c *client.Client, path dfs.Path, local string, bars bool) (file protocol.File, err error) {
+	if path.IsRoot() {
+		return file, dfs.Errorf(dfs.IsDirectory, "/ is a directory; name a file")
+	}
+	var bar *progress
+	defer func() { bar.end(err) }()
+	options := client.DownloadOptions{Progress: func(n int64) { bar.add(n) }}
+	if bars && (local != "-" || !isTerminal(a.stdout)) {
+		options.Start = func(size int64) { bar = a.newProgress(ctx, path.Name(), size) }
+	}
+	if local == "-" {
+		return c.Download(ctx, path, a.stdout, options)
+	}
+	return c.DownloadFile(ctx, path, local, options)
+}
+
+func (a *app) cat() *cobra.Command {
+	return &cobra.Command{
+		Use:     "cat PATH...",
+		Short:   "Print files",
+		Long:    "Print files to standard output, one after the other. Every byte is verified before it is printed.",
+		Example: "  dfs cat /logs/app.log | grep error",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
+			return a.each(ctx, args, func(arg string) error {
+				path, err := dfs.ParsePath(arg)
+				if err != nil {
+					return err
+				}
+				_, err = c.Download(ctx, path, a.stdout, client.DownloadOptions{})
+				return err
+			})
+		}),
+	}
+}
