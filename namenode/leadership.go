@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dfs-go/dfs-go/cluster"
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/namenode/placement"
@@ -37,7 +38,7 @@ type leadership struct {
 
 // leadGroup is run by the group, with an up-to-date state, from when this
 // NameNode becomes the leader until ctx ends with the leadership.
-func (n *NameNode) leadGroup(ctx context.Context) error {
+func (n *NameNode) leadGroup(ctx context.Context, _ *cluster.Group) error {
 	select {
 	case <-n.opened:
 	case <-ctx.Done():
