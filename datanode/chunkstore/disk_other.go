@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package chunkstore
+
+import "os"
+
+// allocate does nothing where there is no fallocate(2): a full disk is noticed
+// while writing.
+func allocate(*os.File, int64) error { return nil }
+
+func renameNoReplace(from, to string) error { return linkAndUnlink(from, to) }

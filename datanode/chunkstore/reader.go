@@ -1,0 +1,129 @@
+package chunkstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// Chunk is an open chunk. The first Size bytes of File are its data; the rest
+// is nobody's business. It stays readable when the chunk is removed.
+type Chunk struct {
+	Info
+	File *os.File
+
+	blocks     []dfs.Checksum
+	generation uint64
+}
+
+// Close closes the file.
+func (c *Chunk) Close() error { return c.File.Close() }
+
+// OpenChunk opens a chunk for reading. The footer is checked, the data is not.
+// It fails with NotFound when the chunk is not held, Corrupt when it turns out
+// to be damaged, which puts it into quarantine, and Internal when the disk
+// fails.
+func (s *Store) OpenChunk(id dfs.ChunkID) (*Chunk, error) {
+	e, ok := s.entry(id)
+	if !ok {
+		return nil, notHeld(id)
+	}
+	f, err := s.disk.open(s.path(id))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := s.quarantine(id, e.generation, "the file has vanished"); err != nil {
+			return nil, err // removed meanwhile
+		}
+		return nil, damaged(id, errors.New("the file has vanished"))
+	case err != nil:
+		return nil, readError(id, err)
+	}
+	c := &Chunk{Info: Info{ID: id, Size: e.size, CRC32C: e.crc}, File: f, generation: e.generation}
+	if err := s.checkFooter(c); err != nil {
+		_ = f.Close() // only read from
+		return nil, err
+	}
+	return c, nil
+}
+
+func (s *Store) checkFooter(c *Chunk) error {
+	foot, err := s.readFooter(c.File)
+	var broken *fs.PathError
+	switch {
+	case errors.As(err, &broken):
+		return readError(c.ID, err)
+	case err == nil && (Info{foot.id, foot.size, foot.crc}) != c.Info:
+		err = errors.New("the footer is that of another chunk")
+	}
+	if err != nil {
+		return s.condemn(c, err)
+	}
+	c.blocks = foot.blocks
+	return nil
+}
+
+// readFooter reads and checks the footer. Errors of the disk are PathErrors.
+func (s *Store) readFooter(f *os.File) (footer, error) {
+	stat, err := f.Stat()
+	if err != nil {
+		return footer{}, err
+	}
+	tail := make([]byte, min(stat.Size(), maxFooterSize))
+	if err := s.disk.readAt(f, tail, stat.Size()-int64(len(tail))); err != nil {
+		return footer{}, &fs.PathError{Op: "read", Path: f.Name(), Err: err}
+	}
+	return decodeFooter(tail, stat.Size())
+}
+
+// Verify reads a chunk wholly and compares each block with its checksum. It
+// fails like OpenChunk.
+func (s *Store) Verify(id dfs.ChunkID) error {
+	c, err := s.OpenChunk(id)
+	if err != nil {
+		return err
+	}
+	defer c.Close() // only read from
+	buffer := make([]byte, min(c.Size, dfs.BlockSize))
+	var whole dfs.Checksum
+	for i, want := range c.blocks {
+		offset := int64(i) * dfs.BlockSize
+		block := buffer[:min(dfs.BlockSize, c.Size-offset)]
+		switch err := s.disk.readAt(c.File, block, offset); {
+		case errors.Is(err, io.EOF):
+			return s.condemn(c, errors.New("the file has become shorter"))
+		case err != nil:
+			return readError(id, err)
+		case dfs.ChecksumOf(block) != want:
+			return s.condemn(c, fmt.Errorf("the block at byte %d is not what was written", offset))
+		}
+		whole = whole.Update(block)
+	}
+	if whole != c.CRC32C {
+		return s.condemn(c, errors.New("the checksum of the whole is wrong"))
+	}
+	return nil
+}
+
+// condemn quarantines the very file that was found damaged.
+func (s *Store) condemn(c *Chunk, why error) error {
+	if err := s.quarantine(c.ID, c.generation, why.Error()); err != nil && dfs.CodeOf(err) != dfs.NotFound {
+		s.log.Error("a damaged chunk could not be put into quarantine", "chunk", c.ID, "error", err)
+	}
+	return damaged(c.ID, why)
+}
+
+func notHeld(id dfs.ChunkID) error {
+	return dfs.Errorf(dfs.NotFound, "chunk %s is not on this DataNode", id)
+}
+
+func damaged(id dfs.ChunkID, why error) error {
+	return dfs.Errorf(dfs.Corrupt, "chunk %s is damaged on this DataNode (%w); read another replica", id, why)
+}
+
+func readError(id dfs.ChunkID, err error) error {
+	return dfs.Errorf(dfs.Internal, "chunk %s could not be read from the disk (%w); read another replica and look at the log of this DataNode", id, reason(err))
+}

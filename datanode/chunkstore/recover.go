@@ -1,0 +1,121 @@
+package chunkstore
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// recoverers is how many directories are examined at once: enough to keep a
+// disk busy, few enough for a small machine.
+const recoverers = 8
+
+// recover builds the index from the files' names and footers. Their data is
+// not read: that would take hours.
+func (s *Store) recover() error {
+	if err := s.emptyTemp(); err != nil {
+		return err
+	}
+	var group errgroup.Group
+	group.SetLimit(recoverers)
+	shards := make([]shardContent, shardCount)
+	for shard := range shardCount {
+		group.Go(func() (err error) {
+			shards[shard], err = s.examineShard(shard)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost := 0
+	for _, content := range shards {
+		for _, info := range content.held {
+			s.generation++
+			s.ledger.add(info.ID, entry{size: info.Size, crc: info.CRC32C, generation: s.generation})
+		}
+		lost += len(content.lost)
+	}
+	s.ledger.begin()
+	for _, content := range shards {
+		for _, id := range content.lost {
+			s.ledger.lost(id)
+		}
+	}
+	s.log.Info("the data directory is open", "dir", s.dir, "chunks", s.ledger.held.Len(), "bytes", s.ledger.used, "quarantined", lost)
+	return nil
+}
+
+func (s *Store) emptyTemp() error {
+	entries, err := os.ReadDir(s.tempDir())
+	if err != nil {
+		return unreadable(s.dir, err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.tempDir(), e.Name())
+		if e.IsDir() {
+			s.log.Warn("this is not a temporary chunk and is left alone", "path", path)
+			continue
+		}
+		if err := s.disk.remove(path); err != nil {
+			return unreadable(s.dir, err)
+		}
+	}
+	return nil
+}
+
+type shardContent struct {
+	held []Info
+	lost []dfs.ChunkID
+}
+
+func (s *Store) examineShard(shard int) (shardContent, error) {
+	var content shardContent
+	entries, err := os.ReadDir(s.shardDir(shard))
+	if err != nil {
+		return content, unreadable(s.dir, err)
+	}
+	for _, e := range entries {
+		id, err := dfs.ParseChunkID(e.Name())
+		if err != nil || shardOf(id) != shard || !e.Type().IsRegular() {
+			s.log.Warn("this is not a chunk and is left alone", "path", filepath.Join(s.shardDir(shard), e.Name()))
+			continue
+		}
+		info, err := s.examine(id)
+		switch {
+		case err == nil:
+			content.held = append(content.held, info)
+			continue
+		case errors.Is(err, fs.ErrPermission):
+			return content, unreadable(s.dir, err)
+		}
+		if err := s.moveAway(id, err.Error()); err != nil {
+			return content, err
+		}
+		content.lost = append(content.lost, id)
+	}
+	return content, nil
+}
+
+func (s *Store) examine(id dfs.ChunkID) (Info, error) {
+	f, err := s.disk.open(s.path(id))
+	if err != nil {
+		return Info{}, err
+	}
+	defer f.Close() // only read from
+	foot, err := s.readFooter(f)
+	if err != nil {
+		return Info{}, err
+	}
+	if foot.id != id {
+		return Info{}, errors.New("the footer is that of chunk " + foot.id.String())
+	}
+	return Info{ID: id, Size: foot.size, CRC32C: foot.crc}, nil
+}

@@ -1,0 +1,217 @@
+package chunkstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// Writer takes the data of one chunk. Nothing is seen of it before Commit. Each
+// Writer must end with Commit or Abort. It is not for concurrent use.
+type Writer struct {
+	store *Store
+	id    dfs.ChunkID
+	size  int64
+	path  string   // of the temporary file; "" when there is none any more
+	file  *os.File // nil when closed
+
+	written int64
+	crc     dfs.Checksum
+	block   dfs.Checksum // of the block being filled
+	blocks  []dfs.Checksum
+}
+
+// Create begins a chunk of size bytes and takes its space on the disk. It
+// fails with Invalid for an impossible size, NoSpace when the chunk does not
+// fit beside the reserve, and Internal when the disk fails.
+func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
+	if id == 0 || size < 1 || size > dfs.MaxChunkSize {
+		return nil, dfs.Errorf(dfs.Invalid, "chunk %s cannot have %d bytes: 1 to %d are possible", id, size, dfs.MaxChunkSize)
+	}
+	if err := s.failed(); err != nil {
+		return nil, err
+	}
+	w := &Writer{
+		store:  s,
+		id:     id,
+		size:   size,
+		path:   filepath.Join(s.tempDir(), fmt.Sprintf("%s-%d", id, s.nextTemp.Add(1))),
+		blocks: make([]dfs.Checksum, 0, blockCount(size)),
+	}
+	if err := w.create(); err != nil {
+		w.Abort()
+		return nil, err
+	}
+	return w, nil
+}
+
+func (w *Writer) create() (err error) {
+	s := w.store
+	s.allocation.Lock()
+	defer s.allocation.Unlock()
+	space, err := s.Space()
+	if err != nil {
+		return err
+	}
+	if space.Free < fileSize(w.size) {
+		return dfs.Errorf(dfs.NoSpace, "the disk is full: chunk %s needs %d bytes and %d are free beyond the reserve; delete files or add a DataNode",
+			w.id, fileSize(w.size), space.Free)
+	}
+	if w.file, err = s.disk.create(w.path); err != nil {
+		return w.failed("create a file", err)
+	}
+	if err := s.disk.allocate(w.file, fileSize(w.size)); err != nil {
+		return w.failed("allocate space", err)
+	}
+	return nil
+}
+
+// failed turns an error of the disk into one for the sender.
+func (w *Writer) failed(what string, err error) error {
+	if isBroken(err) {
+		w.store.fail(what, err)
+	}
+	return writeError(w.id, err)
+}
+
+// Write appends data. It fails with Invalid for bytes beyond the announced
+// size, NoSpace and Internal; after the last two only Abort is of use.
+func (w *Writer) Write(p []byte) (int, error) {
+	if int64(len(p)) > w.size-w.written {
+		return 0, dfs.Errorf(dfs.Invalid, "chunk %s has more than the announced %d bytes", w.id, w.size)
+	}
+	if w.file == nil {
+		return 0, dfs.Errorf(dfs.Internal, "chunk %s is not being written any more", w.id)
+	}
+	if err := w.store.disk.write(w.file, p); err != nil {
+		w.Abort()
+		return 0, w.failed("write", err)
+	}
+	w.crc = w.crc.Update(p)
+	for rest := p; len(rest) > 0; {
+		n := min(int64(len(rest)), dfs.BlockSize-w.written%dfs.BlockSize)
+		w.block = w.block.Update(rest[:n])
+		w.written += n
+		rest = rest[n:]
+		if w.written%dfs.BlockSize == 0 || w.written == w.size {
+			w.blocks = append(w.blocks, w.block)
+			w.block = 0
+		}
+	}
+	return len(p), nil
+}
+
+// OpenData opens the data for reading while it is being written. What Write
+// has accepted can be read; the file stays readable after Commit and Abort.
+func (w *Writer) OpenData() (*os.File, error) {
+	f, err := w.store.disk.open(w.path)
+	if err != nil {
+		return nil, w.failed("open", err)
+	}
+	return f, nil
+}
+
+// Abort gives the chunk up. After Commit it does nothing.
+func (w *Writer) Abort() {
+	if w.file != nil {
+		_ = w.file.Close() // the file goes away
+		w.file = nil
+	}
+	if w.path == "" {
+		return
+	}
+	if err := w.store.disk.remove(w.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.store.log.Warn("a temporary file stays until the next start", "path", w.path, "error", err)
+	}
+	w.path = ""
+}
+
+// Commit makes the chunk durable and visible, and returns only then. It fails
+// with Invalid when the data is shorter than announced or its checksum is not
+// want, Conflict when other content is held under the ID, NoSpace when the disk
+// is full, and Internal when it fails; nothing is kept then. A chunk that is
+// held already, with the same content, is a success.
+func (w *Writer) Commit(want dfs.Checksum) (Info, error) {
+	defer w.Abort()
+	info := Info{ID: w.id, Size: w.size, CRC32C: w.crc}
+	switch {
+	case w.written != w.size:
+		return Info{}, dfs.Errorf(dfs.Invalid, "chunk %s ended after %d of %d bytes", w.id, w.written, w.size)
+	case w.crc != want:
+		return Info{}, dfs.Errorf(dfs.Invalid, "the CRC-32C of chunk %s is %s, not the announced %s: it was damaged on the way; send it again", w.id, w.crc, want)
+	case w.file == nil:
+		return Info{}, dfs.Errorf(dfs.Internal, "chunk %s is not being written any more", w.id)
+	}
+	release := w.store.claim(w.id)
+	defer release()
+	if held, ok := w.store.Stat(w.id); ok {
+		if held != info {
+			return Info{}, dfs.Errorf(dfs.Conflict, "chunk %s is held already with other content (%d bytes, CRC-32C %s)", w.id, held.Size, held.CRC32C)
+		}
+		return info, nil
+	}
+	if err := w.publish(); err != nil {
+		return Info{}, err
+	}
+	w.store.hold(info)
+	return info, nil
+}
+
+func (w *Writer) publish() error {
+	s := w.store
+	if err := s.failed(); err != nil {
+		return err
+	}
+	if err := w.finishFile(); err != nil {
+		return err
+	}
+	final := s.path(w.id)
+	switch err := s.disk.place(w.path, final); {
+	case errors.Is(err, fs.ErrExist):
+		return dfs.Errorf(dfs.Conflict, "there is a file for chunk %s that does not belong to the index; restart this DataNode to have it examined", w.id)
+	case err != nil:
+		return w.failed("rename", err)
+	}
+	w.path = ""
+	shard := shardOf(w.id)
+	err := s.shards[shard].do(func() error { return s.disk.syncDir(s.shardDir(shard)) })
+	if err != nil {
+		s.fail("fsync of a directory", err)
+		if err := s.disk.remove(final); err != nil {
+			s.log.Warn("a chunk that was refused stays on the disk", "chunk", w.id, "error", err)
+		}
+		return writeError(w.id, err)
+	}
+	return nil
+}
+
+func (w *Writer) finishFile() error {
+	s := w.store
+	f := footer{id: w.id, size: w.size, crc: w.crc, blocks: w.blocks}
+	if err := s.disk.write(w.file, f.encode()); err != nil {
+		return w.failed("write", err)
+	}
+	if err := s.disk.syncFile(w.file); err != nil {
+		s.fail("fsync of a file", err)
+		return writeError(w.id, err)
+	}
+	err := w.file.Close()
+	w.file = nil
+	if err != nil {
+		s.fail("close", err)
+		return writeError(w.id, err)
+	}
+	return nil
+}
+
+// hold puts a durable chunk into the index.
+func (s *Store) hold(info Info) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generation++
+	s.ledger.add(info.ID, entry{size: info.Size, crc: info.CRC32C, generation: s.generation})
+}

@@ -1,0 +1,148 @@
+package datanode
+
+import (
+	"net"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/dfs-go/dfs-go/datanode/chunkstore"
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// Config says what a DataNode needs to know. ID, NameNodes and DataDir have no
+// default.
+type Config struct {
+	ID        dfs.NodeID
+	Addr      string   // to listen on; ":9000" when empty, port 0 takes any
+	Self      string   // base URL for others; http://<host of Addr or localhost>:<port> when empty
+	NameNodes []string // base URLs of some NameNodes
+	DataDir   string
+	Rack      string // "" when racks do not matter
+	Reserve   int64  // bytes of the disk to stay free; 0: the larger of 128 MiB and 1 %
+
+	HeartbeatInterval time.Duration // 2 s when 0; a NameNode may ask for another
+	Limits            Limits
+	Logger            hclog.Logger    // nil logs nothing
+	DiskHook          chunkstore.Hook // nil outside tests
+}
+
+// Limits bound what others can make the node do. Zero takes the default.
+type Limits struct {
+	Writes int // PUTs at a time; 64
+	Reads  int // GETs at a time; 1024
+	// BodyTimeout is how long the next 128 KiB of a transfer may take; 30 s.
+	BodyTimeout time.Duration
+	// ForwardTimeout is how long the last node of a pipeline may show no sign of
+	// life; 6 s. Each node before it gets a quarter more, so that it is the
+	// node that hangs that is given up, and not the one that waits for it. A
+	// pipeline of three is judged before a client's 10 s are over.
+	ForwardTimeout time.Duration
+	// ReportSize is how many chunk IDs a heartbeat carries at most;
+	// dfs.MaxChunksPerReport, which is also the most.
+	ReportSize int
+}
+
+const (
+	defaultAddr           = ":9000"
+	defaultInterval       = 2 * time.Second
+	defaultWrites         = 64
+	defaultReads          = 1024
+	defaultBodyTimeout    = 30 * time.Second
+	defaultForwardTimeout = 6 * time.Second
+)
+
+// complete fills in the defaults and tells everything that is wrong at once.
+func (c Config) complete() (Config, error) {
+	orDefault(&c.Addr, defaultAddr)
+	orDefault(&c.HeartbeatInterval, defaultInterval)
+	orDefault(&c.Limits.Writes, defaultWrites)
+	orDefault(&c.Limits.Reads, defaultReads)
+	orDefault(&c.Limits.BodyTimeout, defaultBodyTimeout)
+	orDefault(&c.Limits.ForwardTimeout, defaultForwardTimeout)
+	orDefault(&c.Limits.ReportSize, dfs.MaxChunksPerReport)
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	var faults []string
+	check := func(err error) {
+		if err != nil {
+			faults = append(faults, err.Error())
+		}
+	}
+	_, err := dfs.ParseNodeID(string(c.ID))
+	check(err)
+	check(dfs.CheckRack(c.Rack))
+	check(checkListen(c.Addr))
+	if c.Self != "" {
+		c.Self, err = dfs.ParseBaseURL(c.Self)
+		check(err)
+	}
+	c.NameNodes, err = parseAll(c.NameNodes)
+	check(err)
+	check(c.checkNumbers())
+	if len(faults) > 0 {
+		return Config{}, dfs.Errorf(dfs.Invalid, "this DataNode cannot be started: %s", strings.Join(faults, "; "))
+	}
+	return c, nil
+}
+
+func (c Config) checkNumbers() error {
+	switch l := c.Limits; {
+	case c.DataDir == "":
+		return dfs.Errorf(dfs.Invalid, "no data directory is given")
+	case c.Reserve < 0:
+		return dfs.Errorf(dfs.Invalid, "a reserve of %d bytes is not possible", c.Reserve)
+	case c.HeartbeatInterval < shortestInterval || c.HeartbeatInterval > longestInterval:
+		return dfs.Errorf(dfs.Invalid, "a heartbeat every %s is not possible: choose %s to %s", c.HeartbeatInterval, shortestInterval, longestInterval)
+	case l.Writes < 0 || l.Reads < 0 || l.BodyTimeout < 0 || l.ForwardTimeout < 0:
+		return dfs.Errorf(dfs.Invalid, "limits cannot be negative")
+	case l.ReportSize < 1 || l.ReportSize > dfs.MaxChunksPerReport:
+		return dfs.Errorf(dfs.Invalid, "%d chunks in a report are not possible: choose 1 to %d", l.ReportSize, dfs.MaxChunksPerReport)
+	}
+	return nil
+}
+
+func orDefault[T comparable](value *T, def T) {
+	var zero T
+	if *value == zero {
+		*value = def
+	}
+}
+
+func checkListen(addr string) error {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return dfs.Errorf(dfs.Invalid, "%.120q is not an address to listen on: write it like :9000 or 10.0.0.1:9000", addr)
+	}
+	return nil
+}
+
+func parseAll(urls []string) ([]string, error) {
+	if len(urls) == 0 {
+		return nil, dfs.Errorf(dfs.Invalid, "no NameNode is given")
+	}
+	parsed := make([]string, 0, len(urls))
+	for _, u := range urls {
+		p, err := dfs.ParseBaseURL(u)
+		if err != nil {
+			return nil, err
+		}
+		parsed = append(parsed, p)
+	}
+	return parsed, nil
+}
+
+// selfURL is where others find a node that listens on addr, which has a port
+// by now, when nobody has said.
+func selfURL(configured string, addr net.Addr) string {
+	host, _, err := net.SplitHostPort(configured)
+	if err != nil || host == "" || net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	_, port, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return ""
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}

@@ -1,0 +1,68 @@
+package datanode
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dfs-go/dfs-go/datanode/chunkstore"
+)
+
+// metrics has a registry of its own, so that several nodes live in one process.
+type metrics struct {
+	handler         http.Handler
+	requests        *prometheus.CounterVec
+	seconds         *prometheus.HistogramVec
+	received        prometheus.Counter
+	sent            prometheus.Counter
+	forwardFailures prometheus.Counter
+	heartbeats      *prometheus.CounterVec
+}
+
+func newMetrics(store *chunkstore.Store) *metrics {
+	m := &metrics{
+		requests:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dfs_datanode_requests_total", Help: "Requests answered, by route and HTTP status."}, []string{"route", "status"}),
+		seconds:         prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dfs_datanode_request_seconds", Help: "Time to answer a request.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}, []string{"route"}),
+		received:        prometheus.NewCounter(prometheus.CounterOpts{Name: "dfs_datanode_received_bytes_total", Help: "Bytes of chunks received."}),
+		sent:            prometheus.NewCounter(prometheus.CounterOpts{Name: "dfs_datanode_sent_bytes_total", Help: "Bytes of chunks sent to readers."}),
+		forwardFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "dfs_datanode_forward_failures_total", Help: "Nodes of pipelines that did not get a chunk."}),
+		heartbeats:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dfs_datanode_heartbeats_total", Help: "Heartbeats sent, by result."}, []string{"result"}),
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.requests, m.seconds, m.received, m.sent, m.forwardFailures, m.heartbeats)
+	gauge := func(name, help string, value func() float64) {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	gauge("dfs_datanode_chunks", "Chunks held.", func() float64 { return float64(store.Totals().Count) })
+	gauge("dfs_datanode_chunk_bytes", "Bytes of chunks held.", func() float64 { return float64(store.Totals().Used) })
+	gauge("dfs_datanode_free_bytes", "Bytes that chunks may still take; -1 when the disk does not answer.", func() float64 {
+		space, err := store.Space()
+		if err != nil {
+			return -1
+		}
+		return float64(space.Free)
+	})
+	gauge("dfs_datanode_writable", "1 when new chunks are taken.", func() float64 {
+		if store.Writable() != nil {
+			return 0
+		}
+		return 1
+	})
+	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	return m
+}
+
+func (m *metrics) answered(route string, status int, took time.Duration) {
+	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+	m.seconds.WithLabelValues(route).Observe(took.Seconds())
+}
+
+func (m *metrics) serve(w http.ResponseWriter, r *http.Request) error {
+	m.handler.ServeHTTP(w, r)
+	return nil
+}

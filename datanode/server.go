@@ -1,0 +1,227 @@
+package datanode
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/dfs-go/dfs-go/datanode/chunkstore"
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
+)
+
+// transferBuffer is how much of a transfer goes through at a time, and must
+// within Limits.BodyTimeout: a peer that sends one byte now and then does not
+// hold a slot for ever.
+const transferBuffer = 128 << 10
+
+// server answers the requests. Each goes through answer.
+type server struct {
+	id       dfs.NodeID
+	limits   Limits
+	store    *chunkstore.Store
+	gate     *gate
+	standing *standing
+	forward  *forwarder
+	metrics  *metrics
+	log      hclog.Logger
+
+	writes  slots
+	reads   slots
+	buffers sync.Pool // of *[transferBuffer]byte
+}
+
+// handler answers a request, or returns the error to answer it with.
+type handler func(w http.ResponseWriter, r *http.Request) error
+
+type endpoint struct {
+	protocol.Route
+	serve handler
+}
+
+func newServer(config Config, store *chunkstore.Store, gate *gate, standing *standing, forward *forwarder, metrics *metrics, log hclog.Logger) *server {
+	return &server{
+		id: config.ID, limits: config.Limits, store: store, gate: gate, standing: standing,
+		forward: forward, metrics: metrics, log: log.Named("http"),
+		writes:  make(slots, config.Limits.Writes),
+		reads:   make(slots, config.Limits.Reads),
+		buffers: sync.Pool{New: func() any { return new([transferBuffer]byte) }},
+	}
+}
+
+func (s *server) endpoints() []endpoint {
+	return []endpoint{
+		{protocol.PutChunk, s.putChunk},
+		{protocol.GetChunk, s.getChunk},
+		{protocol.DeleteChunk, refuseDelete},
+		{protocol.StatChunks, s.statChunks},
+		{protocol.Health, s.health},
+		{protocol.Ready, s.ready},
+		{protocol.Metrics, s.metrics.serve},
+	}
+}
+
+// handler puts the endpoints together. Methods are told apart here, not by the
+// mux, so that a wrong one is answered like every other error.
+func (s *server) handler() http.Handler {
+	byPattern := make(map[string][]endpoint)
+	for _, e := range s.endpoints() {
+		byPattern[e.Pattern] = append(byPattern[e.Pattern], e)
+	}
+	mux := http.NewServeMux()
+	for pattern, endpoints := range byPattern {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			e, err := choose(w, endpoints, r.Method)
+			if err != nil {
+				e = endpoint{protocol.Route{Pattern: pattern}, refuse(err)}
+			}
+			s.answer(w, r, e)
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		err := dfs.Errorf(dfs.NotFound, "a DataNode has no %.120q", r.URL.Path)
+		s.answer(w, r, endpoint{protocol.Route{Pattern: "unknown"}, refuse(err)})
+	})
+	return mux
+}
+
+// choose finds the endpoint for a method. GET answers HEAD as well.
+func choose(w http.ResponseWriter, endpoints []endpoint, method string) (endpoint, error) {
+	var allowed []string
+	for _, e := range endpoints {
+		if e.Method == method || e.Method == http.MethodGet && method == http.MethodHead {
+			return e, nil
+		}
+		allowed = append(allowed, e.Method)
+		if e.Method == http.MethodGet {
+			allowed = append(allowed, http.MethodHead)
+		}
+	}
+	slices.Sort(allowed)
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	return endpoint{}, dfs.Errorf(dfs.MethodNotAllowed, "%.20q is not possible here: use %s", method, strings.Join(allowed, " or "))
+}
+
+func refuse(err error) handler {
+	return func(http.ResponseWriter, *http.Request) error { return err }
+}
+
+func refuseDelete(http.ResponseWriter, *http.Request) error {
+	return dfs.Errorf(dfs.Forbidden, "chunks are deleted by order of the leading NameNode only; delete the file instead")
+}
+
+// answer is what every request goes through.
+func (s *server) answer(w http.ResponseWriter, r *http.Request, e endpoint) {
+	w.Header().Set(protocol.HeaderNodeID, string(s.id))
+	if cluster := s.store.Identity().ClusterID; cluster != "" {
+		w.Header().Set(protocol.HeaderClusterID, string(cluster))
+	}
+	started := time.Now()
+	recorder := &recorder{ResponseWriter: w}
+	defer func() {
+		s.metrics.answered(e.Pattern, recorder.status, time.Since(started))
+	}()
+	err := s.guarded(recorder, r, e)
+	if err == nil {
+		return
+	}
+	if code := dfs.CodeOf(err); code == dfs.Internal || code == dfs.Corrupt {
+		s.log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
+	} else {
+		s.log.Debug("a request was refused", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
+	}
+	if recorder.status == 0 {
+		protocol.WriteError(recorder, err)
+	}
+}
+
+// guarded serves a request that may be served, and survives its panic.
+func (s *server) guarded(w *recorder, r *http.Request, e endpoint) (err error) {
+	if !s.gate.enter() {
+		w.Header().Set("Connection", "close")
+		return dfs.Errorf(dfs.Unavailable, "DataNode %s is shutting down; use another", s.id)
+	}
+	defer s.gate.leave()
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("a handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errors.New("panic")
+			if w.status != 0 {
+				panic(http.ErrAbortHandler) // the answer has begun: only cutting it off tells of the failure
+			}
+		}
+	}()
+	if e.Permission != protocol.Public {
+		if err := s.checkAddressee(r.Header); err != nil {
+			return err
+		}
+	}
+	return e.serve(w, r)
+}
+
+// checkAddressee refuses what was meant for somebody else: addresses move.
+func (s *server) checkAddressee(header http.Header) error {
+	mine := s.store.Identity().ClusterID
+	if theirs := header.Get(protocol.HeaderClusterID); theirs != "" && mine != "" && theirs != string(mine) {
+		return dfs.Errorf(dfs.WrongCluster, "DataNode %s belongs to cluster %s, the request to cluster %.40q; correct the addresses", s.id, mine, theirs)
+	}
+	if meant := header.Get(protocol.HeaderNodeID); meant != "" && meant != string(s.id) {
+		return dfs.Errorf(dfs.Conflict, "this is DataNode %s, not %.80q; ask a NameNode for its address", s.id, meant)
+	}
+	return nil
+}
+
+// slots bounds how many requests of a kind run at a time.
+type slots chan struct{}
+
+func (s slots) take(w http.ResponseWriter, what string) (release func(), err error) {
+	select {
+	case s <- struct{}{}:
+		return func() { <-s }, nil
+	default:
+		w.Header().Set("Retry-After", "1")
+		return nil, dfs.Errorf(dfs.OverLimit, "%d %s are running on this DataNode already; try again or use another", cap(s), what)
+	}
+}
+
+// recorder remembers the status. It passes ReadFrom on, without which nothing
+// is sent straight from the page cache.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (r *recorder) Write(p []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(p)
+}
+
+// ReadFrom implements io.ReaderFrom.
+func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return io.Copy(r.ResponseWriter, src)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
