@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -39,12 +41,15 @@ var errUnknownCommand = errors.New("the log holds a command that this version do
 var errMalformed = errors.New("malformed log entry")
 
 func decodeEntry(data []byte) (entry, error) {
-	if len(data) == 0 || data[0] != entryFormat {
-		return entry{}, errUnknownCommand
+	if len(data) == 0 {
+		return entry{}, errMalformed
+	}
+	if data[0] != entryFormat {
+		return entry{}, fmt.Errorf("format %d: %w", data[0], errUnknownCommand)
 	}
 	d := &decoder{buf: data[1:]}
 	n := number(d.uint())
-	e := entry{stamp: d.int(), request: dfs.RequestID(d.string(dfs.MaxRequestIDLength))}
+	e := entry{stamp: d.int(), request: d.requestID()}
 	if d.err != nil {
 		return entry{}, d.err
 	}
@@ -122,6 +127,18 @@ func (d *decoder) uint() uint64 {
 	return v
 }
 
+// atMost reads an integer that is not larger than limit.
+func (d *decoder) atMost(limit uint64) uint64 {
+	v := d.uint()
+	if v > limit {
+		d.fail()
+		return 0
+	}
+	return v
+}
+
+func (d *decoder) node() NodeNum { return NodeNum(d.atMost(math.MaxUint32)) }
+
 func (d *decoder) int() int64 {
 	v, n := binary.Varint(d.buf)
 	if n <= 0 {
@@ -130,6 +147,16 @@ func (d *decoder) int() int64 {
 	}
 	d.buf = d.buf[n:]
 	return v
+}
+
+// small reads an integer that fits an int on every machine.
+func (d *decoder) small() int {
+	v := d.int()
+	if v != int64(int32(v)) {
+		d.fail()
+		return 0
+	}
+	return int(v)
 }
 
 func (d *decoder) bool() bool {
@@ -148,9 +175,33 @@ func (d *decoder) string(limit int) string {
 		d.fail()
 		return ""
 	}
+	if !utf8.Valid(d.buf[:n]) { // JSON, and so a snapshot, could not hold it
+		d.fail()
+		return ""
+	}
 	s := string(d.buf[:n])
 	d.buf = d.buf[n:]
 	return s
+}
+
+func (d *decoder) requestID() dfs.RequestID {
+	s := d.string(dfs.MaxRequestIDLength)
+	if s == "" {
+		return ""
+	}
+	id, err := dfs.ParseRequestID(s)
+	if err != nil {
+		d.fail()
+	}
+	return id
+}
+
+func (d *decoder) nodeID() dfs.NodeID {
+	id, err := dfs.ParseNodeID(d.string(dfs.MaxNodeIDLength))
+	if err != nil {
+		d.fail()
+	}
+	return id
 }
 
 func (d *decoder) uint32() uint32 {
@@ -185,7 +236,7 @@ func (d *decoder) length() int {
 
 func (d *decoder) path() dfs.Path {
 	path, err := dfs.ParsePath(d.string(dfs.MaxPathLength))
-	if err != nil && d.err == nil {
+	if err != nil {
 		d.fail()
 	}
 	return path
@@ -198,7 +249,7 @@ func (d *decoder) nodes() []NodeNum {
 	}
 	nodes := make([]NodeNum, 0, min(n, dfs.MaxReplication))
 	for range n {
-		nodes = append(nodes, NodeNum(d.uint()))
+		nodes = append(nodes, d.node())
 	}
 	return nodes
 }
@@ -212,6 +263,10 @@ func (d *decoder) chunkIDs() []dfs.ChunkID {
 	previous := dfs.ChunkID(0)
 	for range n {
 		previous += dfs.ChunkID(d.int())
+		if previous == 0 { // not an ID
+			d.fail()
+			return nil
+		}
 		ids = append(ids, previous)
 	}
 	return ids
@@ -241,7 +296,7 @@ func (c *BeginUpload) encode(e *encoder) {
 }
 func (c *BeginUpload) decode(d *decoder) {
 	c.Path = d.path()
-	c.Replication = int(d.int())
+	c.Replication = d.small()
 	c.ChunkSize = d.int()
 	c.Overwrite = d.bool()
 	c.Targets = d.targets()
@@ -294,11 +349,7 @@ func (c *Commit) encode(e *encoder) {
 }
 func (c *Commit) decode(d *decoder) {
 	c.Upload = dfs.UploadID(d.uint())
-	position := d.uint()
-	if position > dfs.MaxChunksPerFile {
-		d.fail()
-	}
-	c.Position = int(position)
+	c.Position = int(d.atMost(dfs.MaxChunksPerFile))
 	c.Final = d.bool()
 	for range d.length() {
 		if d.err != nil {
@@ -358,7 +409,7 @@ func (c *SetReplication) encode(e *encoder) {
 }
 func (c *SetReplication) decode(d *decoder) {
 	c.Path = d.path()
-	c.Replication = int(d.int())
+	c.Replication = d.small()
 }
 
 func (*RegisterNode) number() number { return numRegisterNode }
@@ -370,7 +421,7 @@ func (c *RegisterNode) encode(e *encoder) {
 	e.uint(c.Incarnation)
 }
 func (c *RegisterNode) decode(d *decoder) {
-	c.ID = dfs.NodeID(d.string(dfs.MaxNodeIDLength))
+	c.ID = d.nodeID()
 	c.URL = d.string(dfs.MaxURLLength)
 	c.Rack = d.string(dfs.MaxRackLength)
 	c.Instance = d.string(dfs.MaxNodeIDLength)
@@ -412,7 +463,7 @@ func (r *NodeReport) encode(e *encoder) {
 }
 
 func (r *NodeReport) decode(d *decoder) {
-	r.Node = NodeNum(d.uint())
+	r.Node = d.node()
 	r.Incarnation = d.uint()
 	r.Seq = d.uint()
 	r.Capacity = d.int()
@@ -444,11 +495,7 @@ func (c *SetLiveness) encode(e *encoder) {
 }
 func (c *SetLiveness) decode(d *decoder) {
 	for range d.length() {
-		n := NodeLiveness{Node: NodeNum(d.uint()), Liveness: Liveness(d.uint())}
-		if n.Liveness > Down {
-			d.fail()
-		}
-		c.Nodes = append(c.Nodes, n)
+		c.Nodes = append(c.Nodes, NodeLiveness{Node: d.node(), Liveness: Liveness(d.atMost(uint64(Down)))})
 	}
 }
 
@@ -458,22 +505,13 @@ func (c *SetService) encode(e *encoder) {
 	e.uint(uint64(c.Service))
 }
 func (c *SetService) decode(d *decoder) {
-	c.Node = NodeNum(d.uint())
-	c.Service = Service(d.uint())
-	if c.Service > Drained {
-		d.fail()
-	}
+	c.Node = d.node()
+	c.Service = Service(d.atMost(uint64(Drained)))
 }
 
 func (*Purge) number() number      { return numPurge }
 func (c *Purge) encode(e *encoder) { e.uint(uint64(c.Limit)) }
-func (c *Purge) decode(d *decoder) {
-	limit := d.uint()
-	if limit > maxPurge {
-		d.fail()
-	}
-	c.Limit = int(limit)
-}
+func (c *Purge) decode(d *decoder) { c.Limit = int(d.atMost(maxPurge)) }
 
 func (*SetMember) number() number { return numSetMember }
 func (c *SetMember) encode(e *encoder) {
@@ -483,7 +521,7 @@ func (c *SetMember) encode(e *encoder) {
 	e.string(c.RaftAddr)
 }
 func (c *SetMember) decode(d *decoder) {
-	c.ID = dfs.NodeID(d.string(dfs.MaxNodeIDLength))
+	c.ID = d.nodeID()
 	c.Instance = d.string(dfs.MaxNodeIDLength)
 	c.URL = d.string(dfs.MaxURLLength)
 	c.RaftAddr = d.string(dfs.MaxURLLength)
@@ -491,4 +529,4 @@ func (c *SetMember) decode(d *decoder) {
 
 func (*RemoveMember) number() number      { return numRemoveMember }
 func (c *RemoveMember) encode(e *encoder) { e.string(string(c.ID)) }
-func (c *RemoveMember) decode(d *decoder) { c.ID = dfs.NodeID(d.string(dfs.MaxNodeIDLength)) }
+func (c *RemoveMember) decode(d *decoder) { c.ID = d.nodeID() }

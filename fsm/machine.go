@@ -14,8 +14,12 @@ const maxRequests = 1 << 17
 
 // maxClockStep bounds, in milliseconds, how far one entry can move the clock
 // forward, so that a NameNode whose wall clock is wrong cannot make everything
-// look old at once.
-const maxClockStep = 60 * 60 * 1000
+// look old at once. maxClock is the end of the year 9999, the last that JSON
+// can tell.
+const (
+	maxClockStep = 60 * 60 * 1000
+	maxClock     = 253402300799999
+)
 
 // Result is the typed answer of a command that was carried out. Only the
 // fields that the command speaks of are set.
@@ -31,8 +35,8 @@ type Result struct {
 	More          bool         // Purge: there is more to do
 }
 
-// Machine owns the State. Apply, Restore and Snapshot are called by one
-// goroutine; Read by any.
+// Machine owns the State. Apply and Replace are called by one goroutine; the
+// other methods by any.
 type Machine struct {
 	mu     sync.RWMutex
 	state  *State
@@ -41,8 +45,8 @@ type Machine struct {
 }
 
 // New returns a machine in the state before the first entry. onHalt (may be
-// nil) is told when the machine meets an entry of a newer version and stops
-// applying: the process should exit and be upgraded.
+// nil) is told, once, when the machine meets an entry of a newer version and
+// stops applying: the process should exit and be upgraded.
 func New(onHalt func(error)) *Machine {
 	if onHalt == nil {
 		onHalt = func(error) {}
@@ -54,26 +58,39 @@ func New(onHalt func(error)) *Machine {
 // when it is refused, an error with a code; the state then stays as it was.
 // The same request ID gets the first answer again.
 func (m *Machine) Apply(index uint64, data []byte) (Result, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.apply(index, data)
-}
-
-func (m *Machine) apply(index uint64, data []byte) (Result, error) {
-	if m.halted != nil {
-		return Result{}, m.halted
+	if err := m.Halted(); err != nil {
+		return Result{}, err
 	}
 	e, err := decodeEntry(data)
 	if errors.Is(err, errUnknownCommand) {
-		m.halted = dfs.Errorf(dfs.Internal, "log entry %d: %w", index, err)
-		m.onHalt(m.halted)
-		return Result{}, m.halted
+		return Result{}, m.halt(dfs.Errorf(dfs.Internal, "log entry %d: %w", index, err))
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.state.applied = index
 	if err != nil {
 		return Result{}, dfs.Errorf(dfs.Invalid, "log entry %d: %w", index, err)
 	}
 	return m.state.execute(index, e)
+}
+
+// halt stops the machine for err and returns it. onHalt is called without the
+// lock: it may want to read.
+func (m *Machine) halt(err error) error {
+	m.mu.Lock()
+	m.halted = err
+	m.mu.Unlock()
+	m.onHalt(err)
+	return err
+}
+
+// Halted returns why the machine stopped applying, nil while it goes on. The
+// state of a halted machine lags behind the log, so no snapshot may be made of
+// it.
+func (m *Machine) Halted() error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.halted
 }
 
 // execute gives a known request its first answer again and carries out any
@@ -84,7 +101,11 @@ func (s *State) execute(index uint64, e entry) (Result, error) {
 		return known.answer(e.command.number())
 	}
 	result, err := e.command.apply(s)
-	result.Index = index
+	if err != nil {
+		result = Result{}
+	} else {
+		result.Index = index
+	}
 	if e.request != "" {
 		s.remember(e.request, index, e.command.number(), result, err)
 	}
@@ -92,6 +113,7 @@ func (s *State) execute(index uint64, e entry) (Result, error) {
 }
 
 func (s *State) advanceClock(stamp int64) {
+	stamp = min(stamp, maxClock)
 	if s.clock == 0 {
 		s.clock = max(stamp, 1)
 		return
@@ -102,7 +124,6 @@ func (s *State) advanceClock(stamp int64) {
 func (s *State) remember(id dfs.RequestID, index uint64, command number, result Result, err error) {
 	r := &request{index: index, command: command, result: result}
 	if err != nil {
-		r.result = Result{}
 		r.err = &dfs.Error{Code: dfs.CodeOf(err), Message: dfs.MessageOf(err)}
 	}
 	s.requests.Set(id, r)

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -36,20 +37,21 @@ func (s *State) root() *inode {
 // not_directory, anything missing not_found.
 func (s *State) lookup(path dfs.Path) (*inode, error) {
 	current := s.root()
-	at := dfs.Root
-	for _, name := range path.Names() {
+	names := path.Names()
+	for i, name := range names {
 		if !current.directory {
-			return nil, notDirectory(at.String())
+			return nil, notDirectory(pathTo(names[:i]))
 		}
 		next := s.child(current.id, name)
 		if next == nil {
 			return nil, notFound(path)
 		}
 		current = next
-		at, _ = at.Join(name) // a part of a valid path is valid
 	}
 	return current, nil
 }
+
+func pathTo(names []string) string { return "/" + strings.Join(names, "/") }
 
 // directory finds the directory at path.
 func (s *State) directory(path dfs.Path) (*inode, error) {
@@ -79,16 +81,14 @@ func (s *State) file(path dfs.Path) (*inode, error) {
 // returns the deepest of them and the names below it that do not exist.
 func (s *State) missing(path dfs.Path) (*inode, []string, error) {
 	current := s.root()
-	at := dfs.Root
 	names := path.Names()
 	for i, name := range names {
 		next := s.child(current.id, name)
 		if next == nil {
 			return current, names[i:], nil
 		}
-		at, _ = at.Join(name) // a part of a valid path is valid
 		if !next.directory {
-			return nil, nil, notDirectory(at.String())
+			return nil, nil, notDirectory(pathTo(names[:i+1]))
 		}
 		current = next
 	}
@@ -206,7 +206,11 @@ func (s *State) discard(n *inode) {
 		s.unlink(n)
 		return
 	}
-	s.move(n, trashInode, strconv.FormatUint(n.id, 16))
+	s.moveToTrash(n)
+}
+
+func (s *State) moveToTrash(n *inode) {
+	s.move(n, trashInode, strconv.FormatUint(n.id, 16)) // a name no other has
 }
 
 func (c *Purge) apply(s *State) (Result, error) {
@@ -215,15 +219,18 @@ func (c *Purge) apply(s *State) (Result, error) {
 		if n == nil {
 			return Result{}, nil
 		}
-		for below := s.firstChild(n.id); n.directory && below != nil; below = s.firstChild(n.id) {
-			n = below
-			if !n.directory {
-				break
-			}
+		below := s.firstChild(n.id)
+		switch {
+		case below == nil:
+			work += s.purgeLeaf(n, c.Limit-work)
+		case below.directory: // up it comes, so that no depth makes a step long
+			s.moveToTrash(below)
+			work++
+		default:
+			work += s.purgeLeaf(below, c.Limit-work)
 		}
-		work += s.purgeLeaf(n, c.Limit-work)
 	}
-	return Result{More: s.firstChild(trashInode) != nil}, nil
+	return Result{More: s.Trashed()}, nil
 }
 
 // purgeLeaf removes an empty directory or a file with at most limit chunks; of

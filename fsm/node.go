@@ -21,15 +21,15 @@ func (c *RegisterNode) apply(s *State) (Result, error) {
 		return s.addNode(c)
 	}
 	old, _ := s.nodes.Get(num)
-	if c.Incarnation < old.incarnation {
+	replaced := c.Instance != old.instance // another disk, which counts its starts anew
+	if c.Incarnation < old.incarnation && !replaced {
 		return Result{}, dfs.Errorf(dfs.Conflict, "DataNode %s has been started again since; this is an earlier start of it", c.ID)
 	}
 	changed := *old
-	if c.Incarnation > old.incarnation {
+	if c.Incarnation > old.incarnation || replaced {
 		changed.incarnation, changed.seq, changed.inventoried = c.Incarnation, 0, false
 	}
 	changed.url, changed.rack, changed.instance = c.URL, c.Rack, c.Instance
-	changed.liveness, changed.lastHeartbeat = Up, s.clock
 	s.nodes.Set(num, &changed)
 	return Result{Node: num}, nil
 }
@@ -43,6 +43,7 @@ func (s *State) addNode(c *RegisterNode) (Result, error) {
 	s.nodes.Set(num, &node{
 		num: num, id: c.ID, url: c.URL, rack: c.Rack, instance: c.Instance,
 		incarnation: c.Incarnation, lastHeartbeat: s.clock,
+		liveness: Suspect, // until its first report says how much room it has
 	})
 	s.nodesByID.Set(c.ID, num)
 	return Result{Node: num}, nil
@@ -100,6 +101,7 @@ func (s *State) addReplica(n *node, id dfs.ChunkID) {
 		s.addOrphan(n, id)
 		return
 	}
+	s.dropOrphan(n, id) // it was reported before it was allocated
 	replicas, added := insertNode(c.replicas, n.num)
 	if !added {
 		if _, waiting := s.unconfirmed.Delete(replica{node: n.num, chunk: id}); waiting {
@@ -120,12 +122,15 @@ func (s *State) addOrphan(n *node, id dfs.ChunkID) {
 	}
 }
 
-// dropReplica takes note that the node does not hold the chunk any more.
-func (s *State) dropReplica(n *node, id dfs.ChunkID) {
+func (s *State) dropOrphan(n *node, id dfs.ChunkID) {
 	if _, orphan := s.orphans.Delete(replica{node: n.num, chunk: id}); orphan {
 		n.letGo(id)
-		return
 	}
+}
+
+// dropReplica takes note that the node does not hold the chunk any more.
+func (s *State) dropReplica(n *node, id dfs.ChunkID) {
+	s.dropOrphan(n, id)
 	c, known := s.chunks.Get(id)
 	if !known {
 		return

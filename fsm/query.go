@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -205,22 +206,13 @@ func (s *State) InFlight(fn func(target NodeNum, chunkSize int64)) {
 				continue
 			}
 			for _, num := range a.targets {
-				if !contains(c.replicas, num) {
+				if !slices.Contains(c.replicas, num) {
 					fn(num, u.chunkSize)
 				}
 			}
 		}
 		return true
 	})
-}
-
-func contains(nodes []NodeNum, num NodeNum) bool {
-	for _, n := range nodes {
-		if n == num {
-			return true
-		}
-	}
-	return false
 }
 
 // Nodes returns the node table in order of numbers.
@@ -287,7 +279,7 @@ func (s *State) Trashed() bool { return s.firstChild(trashInode) != nil }
 func (s *State) Reported(num NodeNum, id dfs.ChunkID) bool {
 	if c, ok := s.chunks.Get(id); ok {
 		_, waiting := s.unconfirmed.Get(replica{node: num, chunk: id})
-		return !waiting && contains(c.replicas, num)
+		return !waiting && slices.Contains(c.replicas, num)
 	}
 	_, orphan := s.orphans.Get(replica{node: num, chunk: id})
 	return orphan
@@ -304,7 +296,7 @@ func (s *State) ReportedBetween(num NodeNum, after, through dfs.ChunkID, fn func
 		if id > through {
 			return false
 		}
-		if contains(c.replicas, num) {
+		if slices.Contains(c.replicas, num) {
 			if _, waiting := s.unconfirmed.Get(replica{node: num, chunk: id}); !waiting {
 				fn(id)
 			}

@@ -3,10 +3,14 @@ package fsm
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+
+	"github.com/tidwall/btree"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -51,7 +55,7 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 func readDocument(s *State, r io.Reader, size int64, read func(*State, *documentReader) error) error {
 	sum := dfs.NewHash()
 	body := io.TeeReader(io.LimitReader(r, size-int64(tailLength)), sum)
-	if err := read(s, &documentReader{json: json.NewDecoder(body)}); err != nil {
+	if err := read(s, newDocumentReader(body)); err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, body); err != nil { // white space, or damage that the checksum will show
@@ -74,6 +78,12 @@ type documentReader struct {
 	counts map[string]int
 }
 
+func newDocumentReader(r io.Reader) *documentReader {
+	decoder := json.NewDecoder(r)
+	decoder.DisallowUnknownFields() // to leave out what a newer version wrote would make this copy differ
+	return &documentReader{json: decoder, counts: make(map[string]int)}
+}
+
 // header reads the scalar fields up to, and the name of, the first section.
 func (d *documentReader) header(v any, first string) error {
 	if err := d.expect(json.Delim('{')); err != nil {
@@ -86,11 +96,7 @@ func (d *documentReader) header(v any, first string) error {
 			return err
 		}
 		if key == first {
-			whole, err := json.Marshal(fields)
-			if err != nil {
-				return err
-			}
-			return json.Unmarshal(whole, v)
+			return decodeHeader(fields, v)
 		}
 		name, ok := key.(string)
 		if !ok {
@@ -103,6 +109,20 @@ func (d *documentReader) header(v any, first string) error {
 		fields[name] = value
 	}
 	return errors.New("the header does not end")
+}
+
+// decodeHeader looks at the format first: it decides what the rest means.
+func decodeHeader(fields map[string]json.RawMessage, v any) error {
+	if format := string(fields["format"]); format != strconv.Itoa(snapshotFormat) {
+		return fmt.Errorf("it has format %.10q and this version reads %d; upgrade this NameNode", format, snapshotFormat)
+	}
+	whole, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	decoder := json.NewDecoder(bytes.NewReader(whole))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(v)
 }
 
 func (d *documentReader) expect(want json.Token) error {
@@ -136,9 +156,6 @@ func section[T any](d *documentReader, name, next string, add func(*T) error) er
 	if err := d.expect(json.Delim(']')); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	if d.counts == nil {
-		d.counts = make(map[string]int)
-	}
 	d.counts[name] = count
 	return d.expect(next)
 }
@@ -159,19 +176,9 @@ func (d *documentReader) checkCounts() error {
 	return nil
 }
 
-func checkFormat(format int) error {
-	if format != snapshotFormat {
-		return fmt.Errorf("it has format %d and this version reads %d; upgrade this NameNode", format, snapshotFormat)
-	}
-	return nil
-}
-
 func readFiles(s *State, d *documentReader) error {
 	var h filesHeader
 	if err := d.header(&h, "inodes"); err != nil {
-		return err
-	}
-	if err := checkFormat(h.Format); err != nil {
 		return err
 	}
 	s.clusterID, s.applied, s.clock = h.ClusterID, h.AppliedIndex, h.ClockMS
@@ -196,9 +203,6 @@ func readNodes(s *State, d *documentReader) error {
 	if err := d.header(&h, "nodes"); err != nil {
 		return err
 	}
-	if err := checkFormat(h.Format); err != nil {
-		return err
-	}
 	if h.ClusterID != s.clusterID || h.AppliedIndex != s.applied {
 		return fmt.Errorf("it is of another moment than %s", FilesDocument)
 	}
@@ -209,16 +213,10 @@ func readNodes(s *State, d *documentReader) error {
 	if err := section(d, "members", "unconfirmed", s.restoreMember); err != nil {
 		return err
 	}
-	if err := section(d, "unconfirmed", "orphans", func(r *replicaRecord) error {
-		s.unconfirmed.Set(replica{r.Node, r.Chunk, r.SinceMS})
-		return nil
-	}); err != nil {
+	if err := section(d, "unconfirmed", "orphans", restoreReplica(s.unconfirmed)); err != nil {
 		return err
 	}
-	if err := section(d, "orphans", "counts", func(r *replicaRecord) error {
-		s.orphans.Set(replica{r.Node, r.Chunk, r.SinceMS})
-		return nil
-	}); err != nil {
+	if err := section(d, "orphans", "counts", restoreReplica(s.orphans)); err != nil {
 		return err
 	}
 	return d.checkCounts()
@@ -231,6 +229,9 @@ func (s *State) restoreInode(r *inodeRecord) error {
 	if err := dfs.CheckName(r.Name); err != nil {
 		return err
 	}
+	if s.child(r.Parent, r.Name) != nil {
+		return errTwice
+	}
 	s.put(&inode{
 		parent: r.Parent, name: r.Name, id: r.ID, directory: r.Type == typeDirectory, mtime: r.MTimeMS,
 		size: r.Size, replication: r.Replication, chunkSize: r.ChunkSize, chunks: r.Chunks,
@@ -238,11 +239,29 @@ func (s *State) restoreInode(r *inodeRecord) error {
 	return nil
 }
 
+var errTwice = errors.New("it is there twice")
+
+// setOnce puts a record into its tree, which must not hold one of this key.
+func setOnce[K cmp.Ordered, V any](tree *btree.Map[K, V], key K, value V) error {
+	if _, replaced := tree.Set(key, value); replaced {
+		return errTwice
+	}
+	return nil
+}
+
+func restoreReplica(tree *btree.BTreeG[replica]) func(*replicaRecord) error {
+	return func(r *replicaRecord) error {
+		if _, replaced := tree.Set(replica{r.Node, r.Chunk, r.SinceMS}); replaced {
+			return errTwice
+		}
+		return nil
+	}
+}
+
 func (s *State) restoreChunk(r *chunkRecord) error {
-	s.chunks.Set(r.ID, &chunk{
+	return setOnce(s.chunks, r.ID, &chunk{
 		size: r.Size, checksum: r.Checksum, refs: r.Refs, upload: dfs.UploadID(r.Upload), replicas: r.Replicas,
 	})
-	return nil
 }
 
 func (s *State) restoreUpload(r *uploadRecord) error {
@@ -253,78 +272,36 @@ func (s *State) restoreUpload(r *uploadRecord) error {
 	for _, a := range r.Allocated {
 		u.allocated = append(u.allocated, allocated{a.ID, a.Targets})
 	}
-	s.uploads.Set(r.ID, u)
-	return nil
+	return setOnce(s.uploads, r.ID, u)
 }
 
 func (s *State) restoreRequest(r *requestRecord) error {
 	known := &request{index: r.Index, command: r.Command, result: Result{
 		Index: r.At, Upload: dfs.UploadID(r.Upload), First: dfs.ChunkID(r.First), Count: r.Count,
-		Path: r.Path, Size: r.Size, Node: r.Node,
+		Path: r.Path, Size: r.Size, Node: r.Node, NeedInventory: r.Need, More: r.More,
 	}}
 	if r.Code != "" {
 		known.err = &dfs.Error{Code: r.Code, Message: r.Message}
 	}
-	s.requests.Set(r.ID, known)
-	s.requestOrder.Set(r.Index, r.ID)
-	return nil
+	if err := setOnce(s.requests, r.ID, known); err != nil {
+		return err
+	}
+	return setOnce(s.requestOrder, r.Index, r.ID)
 }
 
 func (s *State) restoreNode(r *nodeRecord) error {
-	s.nodes.Set(r.Num, &node{
+	n := &node{
 		num: r.Num, id: r.ID, url: r.URL, rack: r.Rack, instance: r.Instance,
 		incarnation: r.Incarnation, seq: r.Seq, capacity: r.Capacity, used: r.Used, free: r.Free,
 		writable: r.Writable, liveness: r.Liveness, service: r.Service, lastHeartbeat: r.LastHeartbeatMS,
 		count: r.Count, held: r.Held, digest: r.Digest, inventoried: r.Inventoried,
-	})
-	s.nodesByID.Set(r.ID, r.Num)
-	return nil
+	}
+	if err := setOnce(s.nodes, r.Num, n); err != nil {
+		return err
+	}
+	return setOnce(s.nodesByID, r.ID, r.Num)
 }
 
 func (s *State) restoreMember(r *memberRecord) error {
-	s.members.Set(r.ID, &member{r.ID, r.Instance, r.URL, r.RaftAddr, r.Removed})
-	return nil
-}
-
-// validate makes sure that what refers to something finds it: a state that
-// does not hold together is refused before it replaces a good one.
-func (s *State) validate() error {
-	var fault error
-	s.inodes.Scan(func(n *inode) bool {
-		fault = s.validateInode(n)
-		return fault == nil
-	})
-	if fault != nil {
-		return fault
-	}
-	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
-		for _, num := range c.replicas {
-			if _, ok := s.nodes.Get(num); !ok {
-				fault = fmt.Errorf("chunk %s is on DataNode number %d, which is not there", id, num)
-			}
-		}
-		if id >= s.nextChunk {
-			fault = fmt.Errorf("chunk %s is beyond the counter", id)
-		}
-		return fault == nil
-	})
-	if s.nodes.Len() != s.nodesByID.Len() && fault == nil {
-		fault = errors.New("two DataNodes share an ID")
-	}
-	return fault
-}
-
-func (s *State) validateInode(n *inode) error {
-	if _, ok := s.dirs.Get(n.parent); !ok && n.parent != trashInode {
-		return fmt.Errorf("inode %d is in directory %d, which is not there", n.id, n.parent)
-	}
-	if n.id <= trashInode || n.id >= s.nextInode {
-		return fmt.Errorf("inode %d is not within the counter", n.id)
-	}
-	for _, id := range n.chunks {
-		if c, ok := s.chunks.Get(id); !ok || c.refs == 0 {
-			return fmt.Errorf("inode %d refers to chunk %s, which is not there", n.id, id)
-		}
-	}
-	return nil
+	return setOnce(s.members, r.ID, &member{r.ID, r.Instance, r.URL, r.RaftAddr, r.Removed})
 }

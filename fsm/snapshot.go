@@ -97,6 +97,8 @@ type requestRecord struct {
 	Path    string        `json:"path,omitempty"`
 	Size    int64         `json:"size,omitempty"`
 	Node    NodeNum       `json:"node,omitempty"`
+	Need    []NodeNum     `json:"need_inventory,omitempty"`
+	More    bool          `json:"more,omitempty"`
 	Code    dfs.Code      `json:"code,omitempty"`
 	Message string        `json:"message,omitempty"`
 }
@@ -203,7 +205,7 @@ func (r *request) record(id dfs.RequestID) requestRecord {
 	record := requestRecord{
 		ID: id, Index: r.index, Command: r.command, At: r.result.Index, Upload: uint64(r.result.Upload),
 		First: uint64(r.result.First), Count: r.result.Count, Path: r.result.Path, Size: r.result.Size,
-		Node: r.result.Node,
+		Node: r.result.Node, Need: r.result.NeedInventory, More: r.result.More,
 	}
 	if r.err != nil {
 		record.Code, record.Message = r.err.Code, r.err.Message

@@ -1,6 +1,10 @@
 package fsm
 
-import "github.com/dfs-go/dfs-go/internal/dfs"
+import (
+	"slices"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
 
 func (c *BeginUpload) apply(s *State) (Result, error) {
 	if err := c.check(s); err != nil {
@@ -59,6 +63,9 @@ func (s *State) checkTargets(targets [][]NodeNum, already int) error {
 		if len(nodes) == 0 || len(nodes) > dfs.MaxReplication {
 			return dfs.Errorf(dfs.Invalid, "a chunk was given %d DataNodes; 1 to %d are possible", len(nodes), dfs.MaxReplication)
 		}
+		if repeats(nodes) {
+			return dfs.Errorf(dfs.Invalid, "a chunk was given the same DataNode twice")
+		}
 		for _, num := range nodes {
 			if _, ok := s.nodes.Get(num); !ok {
 				return dfs.Errorf(dfs.Conflict, "DataNode number %d is not known any more; try again", num)
@@ -66,6 +73,16 @@ func (s *State) checkTargets(targets [][]NodeNum, already int) error {
 		}
 	}
 	return nil
+}
+
+// repeats tells whether a node is named twice. The list is a short one.
+func repeats(nodes []NodeNum) bool {
+	for i, num := range nodes {
+		if slices.Contains(nodes[:i], num) {
+			return true
+		}
+	}
+	return false
 }
 
 // allocate gives u a new chunk for each list of targets and returns the first.
@@ -163,15 +180,12 @@ func (c *Commit) checkChunk(s *State, u *upload, stored *StoredChunk) error {
 		return dfs.Errorf(dfs.Invalid, "chunk %s has %d bytes; 1 to %d, the chunk size, are possible", stored.ID, stored.Size, u.chunkSize)
 	case len(stored.Nodes) < dfs.MinReplicas(u.replication) || len(stored.Nodes) > dfs.MaxReplication:
 		return dfs.Errorf(dfs.Invalid, "chunk %s is stored on %d DataNodes; replication %d needs at least %d", stored.ID, len(stored.Nodes), u.replication, dfs.MinReplicas(u.replication))
+	case repeats(stored.Nodes):
+		return dfs.Errorf(dfs.Invalid, "chunk %s names a DataNode twice", stored.ID)
 	}
-	for i, num := range stored.Nodes {
+	for _, num := range stored.Nodes {
 		if _, ok := s.nodes.Get(num); !ok {
 			return dfs.Errorf(dfs.Invalid, "chunk %s is said to be on a DataNode that is not known", stored.ID)
-		}
-		for _, other := range stored.Nodes[:i] {
-			if other == num {
-				return dfs.Errorf(dfs.Invalid, "chunk %s names a DataNode twice", stored.ID)
-			}
 		}
 	}
 	return nil

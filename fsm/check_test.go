@@ -1,0 +1,273 @@
+package fsm
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// checkInvariants recomputes everything that the state keeps up to date by
+// small steps, and says what does not agree.
+func checkInvariants(s *State) error {
+	if err := s.validate(); err != nil {
+		return err // the rest could go round in circles
+	}
+	return errors.Join(checkDirs(s), checkRefs(s), checkHeld(s), checkNames(s), checkRequests(s))
+}
+
+func checkDirs(s *State) error {
+	directories := 1 // the root
+	var faults []error
+	s.inodes.Scan(func(n *inode) bool {
+		if n.directory {
+			directories++
+			if known, _ := s.dirs.Get(n.id); known != n {
+				faults = append(faults, fmt.Errorf("the index of directories does not lead to %d", n.id))
+			}
+		}
+		if n.parent == trashInode && n.name != fmt.Sprintf("%x", n.id) {
+			faults = append(faults, fmt.Errorf("inode %d lies in the trash as %q", n.id, n.name))
+		}
+		return true
+	})
+	if directories != s.dirs.Len() {
+		faults = append(faults, fmt.Errorf("%d directories, %d in their index", directories, s.dirs.Len()))
+	}
+	return errors.Join(faults...)
+}
+
+// checkRefs counts who refers to each chunk.
+func checkRefs(s *State) error {
+	refs := make(map[dfs.ChunkID]uint32)
+	var faults []error
+	s.inodes.Scan(func(n *inode) bool {
+		size := int64(0)
+		for _, id := range n.chunks {
+			refs[id]++
+			if c, ok := s.chunks.Get(id); ok {
+				size += c.size
+			}
+		}
+		// What is being purged has lost some of its chunks.
+		if _, alive := s.pathOf(n.parent); alive && !n.directory && size != n.size {
+			faults = append(faults, fmt.Errorf("file %d says it has %d bytes; its chunks have %d", n.id, n.size, size))
+		}
+		return true
+	})
+	s.uploads.Scan(func(id dfs.UploadID, u *upload) bool {
+		size := int64(0)
+		for _, sealed := range u.sealed {
+			refs[sealed]++
+			if c, ok := s.chunks.Get(sealed); ok {
+				size += c.size
+			}
+		}
+		if size != u.size {
+			faults = append(faults, fmt.Errorf("upload %s says it has %d bytes; its chunks have %d", id, u.size, size))
+		}
+		return true
+	})
+	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
+		if c.refs != refs[id] {
+			faults = append(faults, fmt.Errorf("chunk %s counts %d references and has %d", id, c.refs, refs[id]))
+		}
+		if _, open := s.uploads.Get(c.upload); c.refs == 0 && !open && len(c.replicas) == 0 {
+			faults = append(faults, fmt.Errorf("nothing is left of chunk %s, but it is not forgotten", id))
+		}
+		delete(refs, id)
+		return true
+	})
+	for id := range refs {
+		faults = append(faults, fmt.Errorf("chunk %s is referred to and not known", id))
+	}
+	return errors.Join(faults...)
+}
+
+// checkHeld recomputes, for each node, what it reported to hold.
+func checkHeld(s *State) error {
+	held := make(map[NodeNum]int64)
+	digests := make(map[NodeNum]dfs.Digest)
+	hold := func(num NodeNum, id dfs.ChunkID) {
+		held[num]++
+		digests[num] = digests[num].Add(id)
+	}
+	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
+		for _, num := range c.replicas {
+			if _, waiting := s.unconfirmed.Get(replica{node: num, chunk: id}); !waiting {
+				hold(num, id)
+			}
+		}
+		return true
+	})
+	s.orphans.Scan(func(r replica) bool {
+		hold(r.node, r.chunk)
+		return true
+	})
+	var faults []error
+	s.nodes.Scan(func(num NodeNum, n *node) bool {
+		if n.held != held[num] || n.digest != digests[num] {
+			faults = append(faults, fmt.Errorf("DataNode number %d counts %d chunks (%s) and has %d (%s)", num, n.held, n.digest, held[num], digests[num]))
+		}
+		if n.inventoried && (n.count != n.held) {
+			faults = append(faults, fmt.Errorf("DataNode number %d is said to agree with %d chunks of %d", num, n.held, n.count))
+		}
+		return true
+	})
+	return errors.Join(faults...)
+}
+
+func checkNames(s *State) error {
+	var faults []error
+	s.nodesByID.Scan(func(id dfs.NodeID, num NodeNum) bool {
+		if n, ok := s.nodes.Get(num); !ok || n.id != id || n.num != num {
+			faults = append(faults, fmt.Errorf("the name %s does not lead to DataNode number %d", id, num))
+		}
+		return true
+	})
+	if s.nodes.Len() != s.nodesByID.Len() {
+		faults = append(faults, fmt.Errorf("%d DataNodes, %d in their index", s.nodes.Len(), s.nodesByID.Len()))
+	}
+	return errors.Join(faults...)
+}
+
+func checkRequests(s *State) error {
+	var faults []error
+	s.requestOrder.Scan(func(index uint64, id dfs.RequestID) bool {
+		if known, ok := s.requests.Get(id); !ok || known.index != index {
+			faults = append(faults, fmt.Errorf("request %s of entry %d is not remembered", id, index))
+		}
+		return true
+	})
+	if s.requests.Len() != s.requestOrder.Len() || s.requests.Len() > maxRequests {
+		faults = append(faults, fmt.Errorf("%d requests, %d in their order", s.requests.Len(), s.requestOrder.Len()))
+	}
+	return errors.Join(faults...)
+}
+
+// busyRig has some of everything: files, an overwritten one, trash, open
+// uploads (one half committed), garbage, orphans, unconfirmed replicas,
+// remembered answers, nodes and members.
+func busyRig(t testing.TB) *rig {
+	t.Helper()
+	r := newRig(t)
+	r.must(&InitCluster{ClusterID: "00112233445566778899aabbccddeeff"})
+	r.nodes(3)
+	r.mkdir("/d/e")
+	r.mkdir("/empty")
+	first := r.write("/d/a <&> ü", 3)
+	second := r.write("/d/e/b", 2)
+	r.write("/big", maxDirectRelease+1)
+	r.must(&Delete{Path: r.path("/big")})
+	r.mkdir("/gone/deep")
+	r.write("/gone/deep/file", 1)
+	r.must(&Delete{Path: r.path("/gone"), Recursive: true})
+	half := r.begin("/d/half", 4)
+	r.must(&Commit{Upload: half.id, Chunks: stored(half.chunks[:2]...)})
+	r.begin("/d/new", 1)
+	disk1, disk2 := newDisk(1), newDisk(2)
+	r.beat(disk1.report(slices.Concat(first, second, []dfs.ChunkID{900_000}), nil))
+	r.beat(disk2.report(first[:1], nil))
+	over := r.beginOver("/d/a <&> ü", 1)
+	r.must(over.commit())
+	r.must(&SetMember{ID: "nn1", Instance: "i1", URL: "http://nn1:8000", RaftAddr: "nn1:7000"})
+	r.must(&RemoveMember{ID: "nn9"})
+	r.must(&SetLiveness{Nodes: []NodeLiveness{{Node: 3, Liveness: Down}}})
+	r.must(&SetService{Node: 3, Service: Draining})
+	for i, c := range []Command{
+		&Mkdir{Path: r.path("/asked")},
+		&Mkdir{Path: r.path("/asked/for/no/parents")},
+		begin(r.path("/asked/file"), 2),
+		&Heartbeats{Reports: []NodeReport{{Node: 3, Incarnation: 1, Seq: 1, Count: 7}}},
+		&Purge{Limit: 1},
+	} {
+		_, _ = r.applyAs(dfs.RequestID(fmt.Sprintf("request-%d", i)), c) // refusals are remembered, too
+	}
+	return r
+}
+
+// TestInvariantsAreSeen breaks each invariant, so that the checks of the other
+// tests are known to see it.
+func TestInvariantsAreSeen(t *testing.T) {
+	anyFile := func(s *State) *inode {
+		var file *inode
+		s.inodes.Scan(func(n *inode) bool {
+			file = n
+			return n.directory || n.parent == trashInode
+		})
+		return file
+	}
+	tests := []struct {
+		name, want string
+		spoil      func(*State)
+	}{
+		{"inode without its directory", "not there", func(s *State) { s.link(&inode{parent: 77777, name: "x"}) }},
+		{"directories in a ring", "lies in itself", func(s *State) {
+			s.put(&inode{id: 5000, parent: 5001, name: "a", directory: true})
+			s.put(&inode{id: 5001, parent: 5000, name: "b", directory: true})
+			s.nextInode = 6000
+		}},
+		{"directory missing in the index", "index", func(s *State) {
+			s.link(&inode{parent: rootInode, name: "x", directory: true})
+			s.dirs.Delete(s.nextInode - 1)
+		}},
+		{"too much in the index", "index", func(s *State) { s.dirs.Set(9, &inode{id: 9, parent: rootInode, directory: true}) }},
+		{"inode ID used twice", "share an ID", func(s *State) { s.put(&inode{id: anyFile(s).id, parent: rootInode, name: "x"}) }},
+		{"inode beyond the counter", "counter", func(s *State) { s.nextInode-- }},
+		{"directory with chunks", "has chunks", func(s *State) {
+			s.link(&inode{parent: rootInode, name: "x", directory: true, chunks: []dfs.ChunkID{1}})
+		}},
+		{"chunk beyond the counter", "counter", func(s *State) { s.nextChunk-- }},
+		{"upload beyond the counter", "counter", func(s *State) { s.nextUpload-- }},
+		{"node beyond the counter", "counter", func(s *State) { s.nextNode-- }},
+		{"missing counter", "counter", func(s *State) { s.nextNode = 0 }},
+		{"clock out of range", "clock", func(s *State) { s.clock = -1 }},
+		{"wrong number of references", "references", func(s *State) { c, _ := s.chunks.Get(1); c.refs = 5 }},
+		{"file of a chunk that is not there", "not there", func(s *State) { s.chunks.Delete(anyFile(s).chunks[0]) }},
+		{"size of a file", "bytes", func(s *State) { anyFile(s).size++ }},
+		{"size of an upload", "bytes", func(s *State) { u, _ := s.uploads.Get(s.nextUpload - 1); u.size++ }},
+		{"chunk that nothing is left of", "forgotten", func(s *State) { s.allocate(new(upload), 12345, [][]NodeNum{{1}}) }},
+		{"chunk of another upload", "not its own", func(s *State) {
+			u, _ := s.uploads.Get(s.nextUpload - 1)
+			u.allocated = append(u.allocated, allocated{1, nil})
+		}},
+		{"sealed chunk of another upload", "not its own", func(s *State) {
+			u, _ := s.uploads.Get(s.nextUpload - 1)
+			u.sealed = append(u.sealed, 1)
+		}},
+		{"upload without a name", "name", func(s *State) { u, _ := s.uploads.Get(s.nextUpload - 1); u.name = "" }},
+		{"target that is not there", "not there", func(s *State) {
+			u, _ := s.uploads.Get(s.nextUpload - 1)
+			u.allocated[0].targets = []NodeNum{99}
+		}},
+		{"replicas out of order", "order", func(s *State) { c, _ := s.chunks.Get(1); c.replicas = []NodeNum{2, 1} }},
+		{"replica on a node that is not there", "not there", func(s *State) { c, _ := s.chunks.Get(1); c.replicas = []NodeNum{1, 2, 99} }},
+		{"replica that was not counted", "counts", func(s *State) { c, _ := s.chunks.Get(1); c.replicas = []NodeNum{1, 2, 3} }},
+		{"digest", "counts", func(s *State) { n, _ := s.nodes.Get(1); n.digest++ }},
+		{"false agreement", "agree", func(s *State) { n, _ := s.nodes.Get(1); n.inventoried, n.count = true, n.held+1 }},
+		{"state of a node", "state", func(s *State) { n, _ := s.nodes.Get(1); n.liveness = Down + 1 }},
+		{"unconfirmed without replica", "no replica", func(s *State) { s.unconfirmed.Set(replica{3, 1, 1}) }},
+		{"orphan on no node", "not there", func(s *State) { s.orphans.Set(replica{99, 1, 1}) }},
+		{"name of a node", "lead to", func(s *State) { s.nodesByID.Set("dn1", 2) }},
+		{"node without a name", "index", func(s *State) { s.nodesByID.Delete("dn1") }},
+		{"name in the trash", "in the trash", func(s *State) { s.link(&inode{parent: trashInode, name: "x"}) }},
+		{"request without order", "requests", func(s *State) { s.requestOrder.PopMin() }},
+		{"order without request", "remembered", func(s *State) { s.requests.Delete("request-0") }},
+		{"request of the future", "log entry", func(s *State) { s.requestOrder.Set(s.applied+1, "request-0") }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			good := restored(t, busyRig(t).m).Freeze() // records of its own
+			if err := checkInvariants(good); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			test.spoil(good)
+			if err := checkInvariants(good); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("the check said: %v\nwant it to speak of %q", err, test.want)
+			}
+		})
+	}
+}
