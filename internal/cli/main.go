@@ -52,7 +52,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 The files are cut into chunks, which lie on DataNodes; NameNodes know which
 chunks a file consists of, and agree on it among themselves.`)
 	root.AddCommand(a.clientVerbs()...)
-	root.AddCommand(a.nameNode(), a.dataNode())
+	root.AddCommand(a.nameNode(), a.dataNode(), a.dev())
 	return a.run(ctx, root, args)
 }
 
