@@ -82,12 +82,12 @@ func (c *Client) Transfer(ctx context.Context, id dfs.NodeID) error {
 	return c.call(ctx, protocol.TransferLead, leader.Call{Body: protocol.MemberRequest{ID: id}})
 }
 
-// Snapshot makes the NameNode at baseURL take a snapshot, and returns the log
-// index that its newest one covers.
-func (c *Client) Snapshot(ctx context.Context, baseURL string) (uint64, error) {
+// Snapshot makes the NameNode at baseURL take a snapshot once it has applied the
+// log up to atLeast, and returns the log index that its newest one covers.
+func (c *Client) Snapshot(ctx context.Context, baseURL string, atLeast uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var reply protocol.SnapshotReply
-	err := c.names.DoAt(ctx, baseURL, protocol.TakeSnapshot, leader.Call{Body: protocol.Empty{}, Out: &reply})
+	err := c.names.DoAt(ctx, baseURL, protocol.TakeSnapshot, leader.Call{Body: protocol.SnapshotRequest{AtLeast: atLeast}, Out: &reply})
 	return reply.Index, err
 }

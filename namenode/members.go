@@ -17,6 +17,7 @@ const (
 	watchInterval = time.Second     // between looks at one's own membership
 	loneliness    = 3 * time.Second // without a leader before others are asked
 	watchTimeout  = 2 * time.Second // for one other to answer
+	appliedPoll   = 10 * time.Millisecond
 )
 
 func (n *NameNode) getLeader(*call) (reply, error) {
@@ -201,11 +202,32 @@ func (n *NameNode) transferLead(c *call) (reply, error) {
 }
 
 func (n *NameNode) takeSnapshot(c *call) (reply, error) {
+	var request protocol.SnapshotRequest
+	if err := c.decode(&request); err != nil {
+		return reply{}, err
+	}
+	if err := n.waitApplied(c.Context(), request.AtLeast); err != nil {
+		return reply{}, err
+	}
 	index, err := n.group.Snapshot(c.Context())
 	if err != nil {
 		return reply{}, err
 	}
 	return reply{http.StatusOK, protocol.SnapshotReply{Index: index}}, nil
+}
+
+// waitApplied waits until the state is at least that of index.
+func (n *NameNode) waitApplied(ctx context.Context, index uint64) error {
+	poll := time.NewTicker(appliedPoll)
+	defer poll.Stop()
+	for n.appliedIndex() < index {
+		select {
+		case <-ctx.Done():
+			return dfs.Errorf(dfs.Timeout, "this NameNode has applied the log up to %d and does not reach %d: %w", n.appliedIndex(), index, ctx.Err())
+		case <-poll.C:
+		}
+	}
+	return nil
 }
 
 // health says that the process is there.

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/dfs-go/dfs-go/client"
 	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
 )
 
 // snapshotRow is the snapshot of one member, as JSON.
@@ -21,7 +23,8 @@ func (a *app) adminSnapshot() *cobra.Command {
 		Use:   "snapshot",
 		Short: "Make every NameNode take a snapshot now",
 		Long: `Make every NameNode take a snapshot now, and print the log index that each
-snapshot covers. files.json and nodes.json in each -meta-dir are then new.`,
+snapshot covers. files.json and nodes.json in each -meta-dir are then new and
+hold all that was acknowledged before.`,
 		Example: "  dfs admin snapshot",
 		Args:    cobra.NoArgs,
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
@@ -29,11 +32,17 @@ snapshot covers. files.json and nodes.json in each -meta-dir are then new.`,
 			if err != nil {
 				return err
 			}
+			// The leader has applied all that was acknowledged; its snapshot comes
+			// first, and the others wait until they have caught up with it.
+			slices.SortStableFunc(group.Members, func(x, y protocol.Member) int { return leaderFirst(x) - leaderFirst(y) })
 			var rows []snapshotRow
 			var failure error
+			atLeast := uint64(0)
 			for _, member := range group.Members {
 				row := snapshotRow{ID: member.ID}
-				if row.Index, err = c.Snapshot(ctx, member.URL); err != nil {
+				row.Index, err = c.Snapshot(ctx, member.URL, atLeast)
+				atLeast = max(atLeast, row.Index)
+				if err != nil {
 					row.Error = err.Error()
 					a.complain(dfs.Errorf(dfs.CodeOf(err), "%s: %w", member.ID, err))
 					failure = errReported
@@ -46,6 +55,13 @@ snapshot covers. files.json and nodes.json in each -meta-dir are then new.`,
 			return failure
 		}),
 	}
+}
+
+func leaderFirst(m protocol.Member) int {
+	if m.Role == protocol.RoleLeader {
+		return 0
+	}
+	return 1
 }
 
 func (a *app) printSnapshots(rows []snapshotRow) error {

@@ -340,9 +340,9 @@ func testJSON(t *testing.T, s session) {
 		protocol.LeaderReply
 		Members []struct {
 			protocol.Member
-			Reachable bool
-		}
-		Agree bool
+			Reachable bool `json:"reachable"`
+		} `json:"members"`
+		Agree bool `json:"agree"`
 	}
 	decode(t, s.run("--json", "admin", "members"), &members)
 	if len(members.Members) != 3 || members.Leader == nil || !members.Members[0].Reachable {

@@ -22,10 +22,13 @@ func (a *app) newProgress(ctx context.Context, name string, size int64) *progres
 		return nil
 	}
 	container := mpb.NewWithContext(ctx, mpb.WithOutput(a.stderr), mpb.WithWidth(40))
-	bar := container.AddBar(max(size, 0),
+	// A total given here would complete the bar by itself, and a source that
+	// turned out shorter would never end it.
+	bar := container.AddBar(0,
 		mpb.PrependDecorators(decor.Name(oneLine(name), decor.WCSyncSpaceR), decor.CountersKibiByte("% .1f / % .1f", decor.WCSyncSpace)),
 		mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.AverageSpeed(decor.SizeB1024(0), "% .1f", decor.WCSyncSpace)),
 	)
+	bar.SetTotal(max(size, 0), false)
 	return &progress{container: container, bar: bar}
 }
 

@@ -34,12 +34,6 @@ func (t *task) givenUp(ctx context.Context) error {
 	return dfs.Errorf(dfs.Unavailable, "no NameNode could answer in time; is the cluster up, and a majority of its NameNodes? (%s)", tried)
 }
 
-// isDialError tells whether the request certainly never left.
-func isDialError(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
-}
-
 func isTimeout(err error) bool {
 	var timeout net.Error
 	return errors.As(err, &timeout) && timeout.Timeout()

@@ -148,6 +148,11 @@ func mkdir(ctx context.Context, c *leader.Caller) error {
 	return err
 }
 
+// stat is a read: however it ends, nothing can have happened.
+func stat(ctx context.Context, c *leader.Caller) error {
+	return c.Do(ctx, protocol.Stat, leader.Call{})
+}
+
 func wantCode(t *testing.T, err error, code dfs.Code, words ...string) {
 	t.Helper()
 	if dfs.CodeOf(err) != code {
@@ -280,7 +285,7 @@ func TestHintLoop(t *testing.T) {
 	if n := len(a.asked()) + len(b.asked()); n != 2 {
 		t.Errorf("the two were asked %d times, want once each", n)
 	}
-	err := mkdir(within(t, 300*time.Millisecond), newCaller(t, a.URL, b.URL))
+	err := stat(within(t, 300*time.Millisecond), newCaller(t, a.URL, b.URL))
 	wantCode(t, err, dfs.Unavailable, a.URL, b.URL)
 	if n := len(a.asked()); n > 20 {
 		t.Errorf("asked %d times in 0.3 s: the back-off is gone", n)
@@ -294,7 +299,7 @@ func TestHintsAreNotAPath(t *testing.T) {
 		protocol.WriteError(w, dfs.Errorf(dfs.NotLeader, "not the leader"))
 	})
 	c := newCaller(t, bad.URL)
-	wantCode(t, mkdir(within(t, 200*time.Millisecond), c), dfs.Unavailable, "not the leader")
+	wantCode(t, stat(within(t, 500*time.Millisecond), c), dfs.Unavailable, bad.URL)
 	if got := c.Endpoints(); len(got) != 1 {
 		t.Errorf("endpoints: %q", got)
 	}
@@ -371,7 +376,7 @@ func TestUnknownOutcome(t *testing.T) {
 	wantCode(t, err, dfs.UnknownOutcome, "may have happened", lost.URL)
 
 	c = newCaller(t, newNameNode(t, silence).URL)
-	err = c.Do(within(t, 500*time.Millisecond), protocol.Stat, leader.Call{})
+	err = stat(within(t, 500*time.Millisecond), c)
 	wantCode(t, err, dfs.Unavailable) // a read has no outcome
 
 	c = newCaller(t, deadURL(t))
@@ -379,7 +384,7 @@ func TestUnknownOutcome(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	err = c.Do(ctx, protocol.Stat, leader.Call{})
+	err = stat(ctx, c)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -33,13 +35,17 @@ type verdict struct {
 func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 	tryCtx, guard := stall.Watch(ctx, t.patience())
 	defer guard.Stop()
+	var connected atomic.Bool // before that, the request certainly never left
+	tryCtx = httptrace.WithClientTrace(tryCtx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	request, err := t.request(tryCtx, baseURL, c.known.clusterID())
 	if err != nil {
 		return verdict{err: err, final: true}
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return c.noAnswer(ctx, t, baseURL, guard, err)
+		v := c.noAnswer(ctx, t, baseURL, guard, err)
+		v.maybe = connected.Load()
+		return v
 	}
 	defer response.Body.Close()
 	guard.Moved()
@@ -57,28 +63,29 @@ func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 	case err == nil:
 		return verdict{final: true}
 	case body.err != nil: // the answer was cut off; asking again gives the whole of it
-		return c.noAnswer(ctx, t, baseURL, guard, body.err)
+		v := c.noAnswer(ctx, t, baseURL, guard, body.err)
+		v.maybe = true
+		return v
 	}
 	return verdict{err: dfs.Errorf(dfs.Internal, "%s answered what this version does not understand: %w", baseURL, err), final: true}
 }
 
 // noAnswer judges a try that ended without a whole answer.
 func (c *Caller) noAnswer(ctx context.Context, t *task, baseURL string, guard *stall.Guard, err error) verdict {
-	maybe := !isDialError(err)
 	switch {
 	case ctx.Err() != nil: // the caller's time was over; that says nothing about the NameNode
-		return verdict{err: dfs.Errorf(dfs.Timeout, "no answer yet"), maybe: maybe}
+		return verdict{err: dfs.Errorf(dfs.Timeout, "no answer yet")}
 	case guard.Stalled():
 		c.known.silent(baseURL, time.Now())
 		err = dfs.Errorf(dfs.Timeout, "no answer within %s", t.patience())
 		t.impatience++
-		return verdict{err: err, maybe: maybe}
+		return verdict{err: err}
 	case isTimeout(err): // the dial ran out of time: packets vanish
 		c.known.silent(baseURL, time.Now())
 	default:
 		c.known.down(baseURL)
 	}
-	return verdict{err: dfs.Errorf(dfs.Unavailable, "%s", plainReason(err)), maybe: maybe}
+	return verdict{err: dfs.Errorf(dfs.Unavailable, "%s", plainReason(err))}
 }
 
 // refusal judges an answer that is not 2xx.

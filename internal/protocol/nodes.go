@@ -132,6 +132,13 @@ type AnnounceRequest struct {
 	RaftAddr string     `json:"raft_addr"`
 }
 
+// SnapshotRequest is the body of POST /cluster/snapshot. The snapshot is not
+// taken before the NameNode has applied the log up to AtLeast, so that those
+// of all members hold what was acknowledged before.
+type SnapshotRequest struct {
+	AtLeast uint64 `json:"at_least,omitempty"`
+}
+
 // SnapshotReply answers POST /cluster/snapshot: the log index that the newest
 // snapshot covers.
 type SnapshotReply struct {

@@ -1,5 +1,3 @@
-// Package stall tells a slow transfer from a dead one: a context watched by a
-// Guard ends when nothing has moved for a while, however long the whole takes.
 package stall
 
 import (
