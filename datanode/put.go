@@ -133,8 +133,8 @@ func (s *server) receive(w http.ResponseWriter, r *http.Request, writer *chunkst
 		down.grow(int64(n))
 		s.metrics.received.Add(float64(n))
 	}
-	// The connection is read from while the chunk is made durable, to notice
-	// when the caller goes away; that may take longer than a piece.
+	// The deadline was for the body. The server goes on reading, to notice when
+	// the caller goes away, and making the chunk durable may take longer.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
 		return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
 	}

@@ -148,6 +148,7 @@ func TestStalledDownstream(t *testing.T) {
 func TestLyingDownstream(t *testing.T) {
 	n, nodes := three(t, nil)
 	data := content(1, 1000)
+	var next dfs.ChunkID
 	for name, c := range map[string]struct {
 		answer  func(id string) string
 		durable []dfs.NodeID
@@ -159,6 +160,9 @@ func TestLyingDownstream(t *testing.T) {
 		"another chunk": {func(string) string {
 			return `{"id":"00000000000000ff","size":1000,"crc32c":"00000000","nodes":["dn2"]}`
 		}, nodeIDs("dn1", "dn3"), map[dfs.NodeID]dfs.Code{"dn2": dfs.Internal}},
+		"not itself": {func(id string) string {
+			return fmt.Sprintf(`{"id":%q,"size":1000,"crc32c":%q,"nodes":["dn3"]}`, id, dfs.ChecksumOf(data))
+		}, nodeIDs("dn1", "dn3"), map[dfs.NodeID]dfs.Code{"dn2": dfs.Internal}},
 		"no JSON":  {func(string) string { return "hello" }, nodeIDs("dn1", "dn3"), map[dfs.NodeID]dfs.Code{"dn2": dfs.Unavailable}},
 		"too long": {func(string) string { return strings.Repeat(" ", 1<<20) }, nodeIDs("dn1", "dn3"), map[dfs.NodeID]dfs.Code{"dn2": dfs.Unavailable}},
 	} {
@@ -168,7 +172,8 @@ func TestLyingDownstream(t *testing.T) {
 			_, _ = io.WriteString(w, c.answer(filepath.Base(r.URL.Path)))
 		})
 		n.told(t, "dn2", liar)
-		id := dfs.ChunkID(len(name))
+		next++
+		id := next
 		reply := put(t, nodes[0], id, data, "dn2,dn3")
 		if !reflect.DeepEqual(reply.Nodes, c.durable) || !reflect.DeepEqual(failures(reply), c.failed) {
 			t.Errorf("%s: %+v", name, reply)

@@ -124,32 +124,38 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, e endpoint) {
 	if cluster := s.store.Identity().ClusterID; cluster != "" {
 		w.Header().Set(protocol.HeaderClusterID, string(cluster))
 	}
+	if !s.gate.enter() {
+		w.Header().Set("Connection", "close")
+		protocol.WriteError(w, dfs.Errorf(dfs.Unavailable, "DataNode %s is shutting down; use another", s.id))
+		return
+	}
+	defer s.gate.leave()
 	started := time.Now()
 	recorder := &recorder{ResponseWriter: w}
 	defer func() {
+		// Connections may be closed as soon as the gate is empty, and an answer
+		// must be on its way by then.
+		_ = http.NewResponseController(w).Flush() // fails when the caller is gone
 		s.metrics.answered(e.Pattern, recorder.status, time.Since(started))
 	}()
-	err := s.guarded(recorder, r, e)
-	if err == nil {
-		return
-	}
-	if code := dfs.CodeOf(err); code == dfs.Internal || code == dfs.Corrupt {
-		s.log.Error("a request failed", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
-	} else {
-		s.log.Debug("a request was refused", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
-	}
-	if recorder.status == 0 {
-		protocol.WriteError(recorder, err)
+	if err := s.guarded(recorder, r, e); err != nil {
+		s.logFailure(r, err)
+		if recorder.status == 0 {
+			protocol.WriteError(recorder, err)
+		}
 	}
 }
 
-// guarded serves a request that may be served, and survives its panic.
-func (s *server) guarded(w *recorder, r *http.Request, e endpoint) (err error) {
-	if !s.gate.enter() {
-		w.Header().Set("Connection", "close")
-		return dfs.Errorf(dfs.Unavailable, "DataNode %s is shutting down; use another", s.id)
+func (s *server) logFailure(r *http.Request, err error) {
+	level, message := hclog.Debug, "a request was refused"
+	if code := dfs.CodeOf(err); code == dfs.Internal || code == dfs.Corrupt {
+		level, message = hclog.Error, "a request failed"
 	}
-	defer s.gate.leave()
+	s.log.Log(level, message, "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
+}
+
+// guarded serves a request that is meant for this node, and survives its panic.
+func (s *server) guarded(w *recorder, r *http.Request, e endpoint) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("a handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
