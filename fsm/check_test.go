@@ -160,8 +160,6 @@ func busyRig(t testing.TB) *rig {
 	r.mkdir("/empty")
 	first := r.write("/d/a <&> ü", 3)
 	second := r.write("/d/e/b", 2)
-	r.write("/big", maxDirectRelease+1)
-	r.must(&Delete{Path: r.path("/big")})
 	r.mkdir("/gone/deep")
 	r.write("/gone/deep/file", 1)
 	r.must(&Delete{Path: r.path("/gone"), Recursive: true})

@@ -14,7 +14,7 @@
 //   - state.go: what there is
 //   - namespace.go, upload.go, node.go: what each command does
 //   - query.go: what may be asked without changing anything
-//   - snapshot.go, restore.go: files.json and nodes.json
+//   - snapshot.go, restore.go, validate.go: files.json and nodes.json
 //
 // The bytes of commands and snapshots are described in docs/disk-formats.md.
 package fsm

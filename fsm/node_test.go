@@ -84,10 +84,10 @@ func TestNodeNumbers(t *testing.T) {
 
 func TestTooManyNodes(t *testing.T) {
 	r := newRig(t)
-	for i := range maxNodes - 1 {
-		r.must(registration(i + 1))
-	}
-	r.refused(dfs.OverLimit, registration(maxNodes))
+	r.nodes(1)
+	r.m.state.nextNode = maxNodes - 1 // as after that many
+	r.must(registration(2))
+	r.refused(dfs.OverLimit, registration(3))
 	r.must(registration(1))
 }
 
@@ -133,7 +133,7 @@ func TestHeartbeat(t *testing.T) {
 func TestHeartbeatRemovedAndAdded(t *testing.T) {
 	r := newRig(t)
 	r.nodes(1)
-	u := r.begin2("/f")
+	u := r.beginSingle("/f")
 	u.chunks = opened(r.must(&AddChunks{Upload: u.id, Targets: [][]NodeNum{{1}}})).chunks
 	d := newDisk(1)
 	r.beat(d.report(u.chunks, nil))
@@ -165,11 +165,33 @@ func TestHeartbeatOfWhoIsNotMeant(t *testing.T) {
 	}
 }
 
+// A report that is too long for one entry comes in parts with one number.
+func TestHeartbeatInParts(t *testing.T) {
+	r := newRig(t)
+	r.nodes(1)
+	u := r.beginSingle("/f")
+	u.chunks = opened(r.must(&AddChunks{Upload: u.id, Targets: [][]NodeNum{{1}, {1}, {1}}})).chunks
+	first := newDisk(1).report(u.chunks, nil)
+	second := first
+	first.Added, second.Added = u.chunks[:1], u.chunks[1:]
+	if need := r.beat(first); !slices.Equal(need, []NodeNum{1}) || r.node(1).Inventoried {
+		t.Fatal("a part is taken for the whole")
+	}
+	if need := r.beat(second); need != nil || !r.node(1).Inventoried {
+		t.Fatal("the second part was not taken in")
+	}
+	for _, id := range u.chunks {
+		if got := r.replicas(id); !slices.Equal(got, []NodeNum{1}) {
+			t.Errorf("chunk %s is on %v", id, got)
+		}
+	}
+}
+
 // A report that comes twice, or late, is only a sign of life.
 func TestHeartbeatTwice(t *testing.T) {
 	r := newRig(t)
 	r.nodes(1)
-	u := r.begin2("/f")
+	u := r.beginSingle("/f")
 	u.chunks = opened(r.must(&AddChunks{Upload: u.id, Targets: [][]NodeNum{{1}, {1}}})).chunks
 	d := newDisk(1)
 	first := d.report(u.chunks[:1], nil)

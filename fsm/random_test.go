@@ -17,7 +17,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "seed of the random commands; 0 takes a new one")
-	stepsFlag = flag.Int("steps", 4000, "how many random commands")
+	stepsFlag = flag.Int("steps", 3000, "how many random commands")
 )
 
 // driver makes up log entries: mostly such as a leader would propose in the

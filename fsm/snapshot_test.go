@@ -129,6 +129,9 @@ func TestEveryFlippedBitIsSeen(t *testing.T) {
 	want := bothDocuments(t, s)
 	for i := range snapshot {
 		for bit := range 8 {
+			if testing.Short() && bit != i%8 {
+				continue
+			}
 			snapshot[i] ^= 1 << bit
 			damaged(t, fmt.Sprintf("bit %d of byte %d", bit, i), snapshot, want)
 			snapshot[i] ^= 1 << bit

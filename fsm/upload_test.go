@@ -127,7 +127,7 @@ func TestAddChunks(t *testing.T) {
 func TestUploadUsesUpTooMuch(t *testing.T) {
 	r := newRig(t)
 	r.nodes(1)
-	u := r.begin2("/f")
+	u := r.beginSingle("/f")
 	full := slices.Repeat([][]NodeNum{{1}}, dfs.MaxChunksPerAllocation)
 	for used := 0; used < 2*dfs.MaxChunksPerFile; used += len(full) {
 		r.must(&AddChunks{Upload: u.id, Targets: full})
@@ -142,8 +142,8 @@ func TestUploadUsesUpTooMuch(t *testing.T) {
 	}
 }
 
-// begin2 begins an upload without chunks and with replication 1.
-func (r *rig) begin2(text string) open {
+// beginSingle begins an upload without chunks and with replication 1.
+func (r *rig) beginSingle(text string) open {
 	r.t.Helper()
 	return opened(r.must(&BeginUpload{Path: r.path(text), Replication: 1, ChunkSize: testChunkSize}))
 }
@@ -189,6 +189,13 @@ func TestCommitRefusals(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestCommitOfTooManyChunks(t *testing.T) {
+	r := newRig(t)
+	r.nodes(1)
+	u := r.beginSingle("/f")
+	r.refused(dfs.TooLarge, &Commit{Upload: u.id, Chunks: make([]StoredChunk, dfs.MaxChunksPerFile+1), Final: true})
 }
 
 // Replication 1 is the one that needs no second node.

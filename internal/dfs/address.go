@@ -22,7 +22,7 @@ func ParseBaseURL(s string) (string, error) {
 		return fail("it is not a URL")
 	case u.Scheme != "http":
 		return fail("the scheme is not http")
-	case u.User != nil || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.Opaque != "":
+	case u.User != nil || u.Path != "" || u.Opaque != "" || strings.ContainsAny(s, "?#"):
 		return fail("there is more than host and port")
 	}
 	host := u.Host
@@ -35,14 +35,25 @@ func ParseBaseURL(s string) (string, error) {
 	return "http://" + host, nil
 }
 
-// ParseHostPort accepts host:port with a host that is not empty and a port from
-// 1 to 65535.
+// ParseHostPort accepts host:port with a name or an IP address (of version 6 in
+// brackets, without a zone) and a port from 1 to 65535.
 func ParseHostPort(s string) (string, error) {
 	host, port, err := net.SplitHostPort(s)
-	if err == nil && host != "" && len(s) <= MaxURLLength && !strings.ContainsAny(host, " /@%?#\\\"<>") {
+	if err == nil && len(s) <= MaxURLLength && isHost(host) {
 		if n, err := strconv.ParseUint(port, 10, 16); err == nil && n > 0 {
 			return net.JoinHostPort(host, port), nil
 		}
 	}
 	return "", Errorf(Invalid, "%.120q is not an address: write it like host:7000", s)
+}
+
+// isHost tells whether s has only what a name or an IP address has: it is put
+// into URLs, headers and logs.
+func isHost(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; !isAlphanumeric(c) && c != '.' && c != '-' && c != '_' && c != ':' {
+			return false
+		}
+	}
+	return s != ""
 }
