@@ -18,9 +18,10 @@ const (
 
 // pendingReport is a DataNode's report on its way into the log.
 type pendingReport struct {
-	report fsm.NodeReport
-	page   *protocol.InventoryPage // to be compared with the state
-	done   chan<- reportOutcome    // buffered
+	report   fsm.NodeReport
+	instance string                  // of the node that reports
+	page     *protocol.InventoryPage // to be compared with the state
+	done     chan<- reportOutcome    // buffered
 }
 
 type reportOutcome struct {
@@ -30,10 +31,11 @@ type reportOutcome struct {
 
 // report waits until the report is in the log of a majority, and tells whether
 // an inventory of the node is needed.
-func (l *leadership) report(ctx context.Context, report fsm.NodeReport, page *protocol.InventoryPage) (bool, error) {
+func (l *leadership) report(ctx context.Context, pending pendingReport) (bool, error) {
 	done := make(chan reportOutcome, 1)
+	pending.done = done
 	select {
-	case l.reports <- pendingReport{report, page, done}:
+	case l.reports <- pending:
 	case <-l.ctx.Done():
 		return false, notLeader()
 	case <-ctx.Done():
@@ -82,9 +84,15 @@ func (l *leadership) gather(first pendingReport) []pendingReport {
 // record proposes the reports, in order, and answers those who wait.
 func (l *leadership) record(batch []pendingReport) {
 	var parts []fsm.NodeReport
+	replaced := make(map[int]bool)
 	l.n.machine.Read(func(s *fsm.State) {
 		for i := range batch {
 			report := batch[i].report
+			// The disk may have been replaced while the report waited.
+			if node, ok := s.NodeByNum(report.Node); !ok || node.Instance != batch[i].instance {
+				replaced[i] = true
+				continue
+			}
 			if batch[i].page != nil {
 				compare(s, &report, batch[i].page)
 			}
@@ -106,6 +114,10 @@ func (l *leadership) record(batch []pendingReport) {
 		parts = parts[fit:]
 	}
 	for i := range batch {
+		if replaced[i] {
+			batch[i].done <- reportOutcome{err: dfs.Errorf(dfs.Conflict, "another DataNode has taken the ID of this one")}
+			continue
+		}
 		batch[i].done <- reportOutcome{need[batch[i].report.Node], failed}
 	}
 }

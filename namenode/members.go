@@ -129,27 +129,22 @@ func (n *NameNode) joinCluster(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	joiner, err := n.group.Probe(c.Context(), command.RaftAddr)
+	if err != nil {
+		return reply{}, err
+	}
+	// Join refuses a stranger itself. Before that, the instance of the right one
+	// is noted, and the meta-dir of a member that was removed refused.
+	if joiner.ID == command.ID && (joiner.ClusterID == "" || joiner.ClusterID == n.clusterID()) {
+		command.Instance = joiner.Instance
+		if err := n.setMember(c.Context(), command); err != nil {
+			return reply{}, err
+		}
+	}
 	if err := n.group.Join(c.Context(), command.ID, command.RaftAddr); err != nil {
 		return reply{}, err
 	}
-	if err := n.noteJoined(c.Context(), command); err != nil {
-		return reply{}, err
-	}
 	return reply{http.StatusOK, protocol.Empty{}}, nil
-}
-
-// noteJoined makes the address of a member known, unless it is already.
-func (n *NameNode) noteJoined(ctx context.Context, command fsm.SetMember) error {
-	known := false
-	n.machine.Read(func(s *fsm.State) {
-		m, ok := s.Member(command.ID)
-		known = ok && !m.Removed && m.URL == command.URL && m.RaftAddr == command.RaftAddr
-	})
-	if known {
-		return nil
-	}
-	_, err := n.propose(ctx, &command, "")
-	return err
 }
 
 // removeMember removes a NameNode for good. The leader hands leadership over

@@ -33,7 +33,7 @@ func (n *NameNode) heartbeat(c *call) (reply, error) {
 	}
 	l.saw(num)
 	report, page := reportOf(num, &request)
-	need, err := l.report(c.Context(), report, page)
+	need, err := l.report(c.Context(), pendingReport{report: report, instance: request.Instance, page: page})
 	if err != nil {
 		return reply{}, err
 	}

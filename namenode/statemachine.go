@@ -68,8 +68,12 @@ func (s *stateMachine) Restore(r io.ReadCloser) error {
 	return nil
 }
 
-// Snapshot takes an O(1) copy; Persist writes it while entries are applied.
+// Snapshot takes an O(1) copy; Persist writes it while entries are applied. A
+// machine that has halted lags behind the index that Raft would give it.
 func (s *stateMachine) Snapshot() (raft.FSMSnapshot, error) {
+	if err := s.machine.Halted(); err != nil {
+		return nil, err
+	}
 	return &frozenState{state: s.machine.Freeze(), dir: s.dir}, nil
 }
 
