@@ -51,6 +51,26 @@ type HeartbeatReply struct {
 	WantInventory bool          `json:"want_inventory,omitempty"`
 	Interval      int64         `json:"interval_ms"` // until the next heartbeat
 	Nodes         []Target      `json:"nodes"`       // DataNodes that can be forwarded to
+	Orders        []Order       `json:"orders,omitempty"`
+}
+
+// Kinds of orders.
+const (
+	OrderCopy   = "copy"   // fetch the chunk from one of the sources and keep it
+	OrderVerify = "verify" // read the chunk again; quarantine it when it is damaged
+)
+
+// Order is something that the leader wants a DataNode to do. Orders travel only
+// in answers to heartbeats, under the answer's term, and a DataNode obeys none
+// of a lower term than the highest it has seen. Each can be carried out twice
+// without harm. What has come of it shows in later heartbeats; an order that
+// failed is thought over anew by the leader.
+type Order struct {
+	Kind    string       `json:"kind"`
+	Chunk   dfs.ChunkID  `json:"chunk"`
+	Size    int64        `json:"size"`              // of the chunk, as the namespace knows it
+	CRC32C  dfs.Checksum `json:"crc32c"`            // likewise
+	Sources []Target     `json:"sources,omitempty"` // of a copy, best first
 }
 
 // DataNode states.

@@ -65,6 +65,7 @@ var (
 	Heartbeat      = Route{http.MethodPost, "/heartbeat", Node, LeaderOnly, inventoryBody}
 	Announce       = Route{http.MethodPost, "/cluster/announce", Node, LeaderOnly, smallBody}
 	ListNodes      = Route{http.MethodGet, "/nodes", Read, Linearizable, 0}
+	Fsck           = Route{http.MethodGet, "/fsck", Read, Linearizable, 0}
 	GetLeader      = Route{http.MethodGet, "/leader", Public, AnyNode, 0}
 	JoinCluster    = Route{http.MethodPost, "/cluster/join", Admin, LeaderOnly, smallBody}
 	RemoveMember   = Route{http.MethodPost, "/cluster/remove", Admin, LeaderOnly, smallBody}
