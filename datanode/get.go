@@ -17,7 +17,7 @@ import (
 
 // getChunk sends a chunk or one range of it, and answers HEAD. The data is not
 // verified here: the reader does that, against a checksum that it has from a
-// NameNode.
+// NameNode. One who reads a range asks for the checksums of the blocks besides.
 func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 	id, err := dfs.ParseChunkID(r.PathValue("id"))
 	if err != nil {
@@ -41,6 +41,9 @@ func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 		header.Set("Content-Range", fmt.Sprintf("bytes */%d", chunk.Size))
 		protocol.WriteJSON(w, http.StatusRequestedRangeNotSatisfiable, protocol.ErrorReply{Error: protocol.BodyOf(err)})
 		return nil
+	}
+	if r.Header.Get(protocol.HeaderWantBlocks) == protocol.WantBlocks {
+		header.Set(protocol.HeaderBlocks, protocol.FormatBlocks(chunk.Blocks()))
 	}
 	header.Set("Content-Type", "application/octet-stream")
 	header.Set("Content-Length", strconv.FormatInt(part.length, 10))

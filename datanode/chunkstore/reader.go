@@ -23,6 +23,10 @@ type Chunk struct {
 // Close closes the file.
 func (c *Chunk) Close() error { return c.File.Close() }
 
+// Blocks returns the checksum of each block of the data, as written. They are
+// not to be changed.
+func (c *Chunk) Blocks() []dfs.Checksum { return c.blocks }
+
 // OpenChunk opens a chunk for reading. The footer is checked, the data is not.
 // It fails with NotFound when the chunk is not held, Corrupt when it turns out
 // to be damaged, which puts it into quarantine, and Internal when the disk

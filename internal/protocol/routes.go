@@ -121,7 +121,12 @@ const (
 	HeaderNodeID       = "X-DFS-Node-ID"       // both ways, to DataNodes: who is meant, who answers
 	HeaderChecksum     = "X-DFS-CRC32C"        // of a whole chunk: required with PUT, sent with GET
 	HeaderPipeline     = "X-DFS-Pipeline"      // node IDs, comma separated, to forward a PUT to, in order
+	HeaderWantBlocks   = "X-DFS-Want-Blocks"   // "1" with GET of a chunk asks for HeaderBlocks
+	HeaderBlocks       = "X-DFS-Block-CRC32C"  // of each block of a chunk, as FormatBlocks writes it
 )
+
+// WantBlocks is the value of HeaderWantBlocks that means yes.
+const WantBlocks = "1"
 
 // List paging.
 const (
