@@ -84,7 +84,7 @@ func (s *State) changeReplicas(n *node, r *NodeReport) {
 		s.dropReplica(n, id)
 	}
 	for _, id := range r.Corrupt {
-		s.dropReplica(n, id)
+		s.dropDamaged(n, id)
 	}
 	for _, id := range r.Added {
 		s.addReplica(n, id)
@@ -110,7 +110,7 @@ func (s *State) addReplica(n *node, id dfs.ChunkID) {
 		return
 	}
 	changed := *c
-	changed.replicas = replicas
+	changed.replicas, changed.damaged = replicas, replaced(c.damaged, n.num)
 	s.chunks.Set(id, &changed)
 	n.hold(id)
 }
@@ -128,16 +128,46 @@ func (s *State) dropOrphan(n *node, id dfs.ChunkID) {
 	}
 }
 
-// dropReplica takes note that the node does not hold the chunk any more.
-func (s *State) dropReplica(n *node, id dfs.ChunkID) {
-	s.dropOrphan(n, id)
+// dropDamaged takes note that the node's replica was damaged. The chunk
+// remembers it until it has a new replica instead.
+func (s *State) dropDamaged(n *node, id dfs.ChunkID) {
+	if !s.dropReplica(n, id) {
+		return
+	}
 	c, known := s.chunks.Get(id)
 	if !known {
 		return
 	}
+	changed := *c
+	changed.damaged, _ = insertNode(c.damaged, n.num)
+	s.chunks.Set(id, &changed)
+}
+
+// replaced returns the nodes with damaged replicas after num got a new one: it
+// takes the place of its own or else of any other. The slice it is given stays
+// as it is.
+func replaced(damaged []NodeNum, num NodeNum) []NodeNum {
+	if len(damaged) <= 1 {
+		return nil
+	}
+	at, found := slices.BinarySearch(damaged, num)
+	if !found {
+		at = 0
+	}
+	return slices.Concat(damaged[:at], damaged[at+1:])
+}
+
+// dropReplica takes note that the node does not hold the chunk any more, and
+// tells whether it was known to.
+func (s *State) dropReplica(n *node, id dfs.ChunkID) bool {
+	s.dropOrphan(n, id)
+	c, known := s.chunks.Get(id)
+	if !known {
+		return false
+	}
 	at, holds := slices.BinarySearch(c.replicas, n.num)
 	if !holds {
-		return
+		return false
 	}
 	if _, waiting := s.unconfirmed.Delete(replica{node: n.num, chunk: id}); !waiting {
 		n.letGo(id)
@@ -146,6 +176,7 @@ func (s *State) dropReplica(n *node, id dfs.ChunkID) {
 	changed.replicas = slices.Concat(c.replicas[:at], c.replicas[at+1:])
 	s.chunks.Set(id, &changed)
 	s.forgetIfGone(id, &changed)
+	return true
 }
 
 // dropUnconfirmed drops the replicas that a full inventory of the node did not

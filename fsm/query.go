@@ -25,7 +25,9 @@ type Chunk struct {
 	ID       dfs.ChunkID
 	Size     int64 // bytes
 	Checksum dfs.Checksum
+	Refs     int // files that use it
 	Replicas []NodeNum
+	Damaged  []NodeNum // where a replica was found damaged and no new one has taken its place
 }
 
 // File is an entry with its chunks in order.
@@ -122,9 +124,67 @@ func (s *State) File(path dfs.Path) (File, error) {
 		if !ok {
 			return File{}, dfs.Errorf(dfs.Corrupt, "%s refers to chunk %s, which the namespace does not know", path, id)
 		}
-		file.Contents = append(file.Contents, Chunk{id, c.size, c.checksum, c.replicas})
+		file.Contents = append(file.Contents, c.view(id))
 	}
 	return file, nil
+}
+
+func (c *chunk) view(id dfs.ChunkID) Chunk {
+	return Chunk{id, c.size, c.checksum, int(c.refs), c.replicas, c.damaged}
+}
+
+// Chunk returns what is known of a chunk.
+func (s *State) Chunk(id dfs.ChunkID) (Chunk, bool) {
+	c, ok := s.chunks.Get(id)
+	if !ok {
+		return Chunk{}, false
+	}
+	return c.view(id), true
+}
+
+// Walk calls fn with every file that a path leads to, until fn returns false.
+// What was deleted and what is still being uploaded is left out. The file's
+// Contents are reused for the next file. The time it takes grows with the
+// namespace: walk a frozen copy, so that Apply does not wait.
+func (s *State) Walk(fn func(*File) bool) {
+	var dir uint64 // of prefix; files of a directory follow each other
+	var prefix string
+	var reachable bool
+	var file File
+	s.inodes.Scan(func(n *inode) bool {
+		if n.directory {
+			return true
+		}
+		if n.parent != dir {
+			dir = n.parent
+			prefix, reachable = s.pathOf(dir)
+		}
+		if !reachable {
+			return true
+		}
+		file.Entry, file.Contents = n.entry(prefix+"/"+n.name), file.Contents[:0]
+		for _, id := range n.chunks {
+			c, ok := s.Chunk(id)
+			if !ok {
+				c = Chunk{ID: id} // no replica: a reader finds none either
+			}
+			file.Contents = append(file.Contents, c)
+		}
+		return fn(&file)
+	})
+}
+
+// Orphaned returns how many replicas on DataNodes belong to no file and no
+// open upload.
+func (s *State) Orphaned() int64 {
+	count := int64(s.orphans.Len())
+	s.chunks.Scan(func(_ dfs.ChunkID, c *chunk) bool {
+		if s.garbage(c) {
+			count += int64(len(c.replicas))
+		}
+		return true
+	})
+	return count
 }
 
 // List returns up to limit entries of the directory at path whose names come

@@ -260,7 +260,8 @@ func restoreReplica(tree *btree.BTreeG[replica]) func(*replicaRecord) error {
 
 func (s *State) restoreChunk(r *chunkRecord) error {
 	return setOnce(s.chunks, r.ID, &chunk{
-		size: r.Size, checksum: r.Checksum, refs: r.Refs, upload: dfs.UploadID(r.Upload), replicas: r.Replicas,
+		size: r.Size, checksum: r.Checksum, refs: r.Refs, upload: dfs.UploadID(r.Upload),
+		replicas: r.Replicas, damaged: r.Damaged,
 	})
 }
 

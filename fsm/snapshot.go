@@ -65,6 +65,7 @@ type chunkRecord struct {
 	Refs     uint32       `json:"refs"`
 	Upload   uint64       `json:"upload"`
 	Replicas []NodeNum    `json:"replicas,omitempty"`
+	Damaged  []NodeNum    `json:"damaged,omitempty"`
 }
 
 type allocatedRecord struct {
@@ -148,7 +149,7 @@ func (s *State) WriteFiles(w io.Writer) error {
 	s.inodes.Scan(func(n *inode) bool { return d.record(n.record()) })
 	d.begin("chunks")
 	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
-		return d.record(chunkRecord{id, c.size, c.checksum, c.refs, uint64(c.upload), c.replicas})
+		return d.record(chunkRecord{id, c.size, c.checksum, c.refs, uint64(c.upload), c.replicas, c.damaged})
 	})
 	d.begin("uploads")
 	s.uploads.Scan(func(id dfs.UploadID, u *upload) bool { return d.record(u.record(id)) })

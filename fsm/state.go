@@ -61,6 +61,7 @@ type chunk struct {
 	refs     uint32
 	upload   dfs.UploadID // that allocated it
 	replicas []NodeNum    // sorted
+	damaged  []NodeNum    // sorted; had a replica that was found damaged, and no new one has taken its place
 }
 
 type allocated struct {

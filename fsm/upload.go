@@ -227,7 +227,7 @@ func (s *State) seal(u *upload, stored *StoredChunk) {
 	sealed.size, sealed.checksum, sealed.refs = stored.Size, stored.Checksum, 1
 	for _, num := range stored.Nodes {
 		if replicas, added := insertNode(sealed.replicas, num); added {
-			sealed.replicas = replicas
+			sealed.replicas, sealed.damaged = replicas, replaced(sealed.damaged, num)
 			s.unconfirmed.Set(replica{num, stored.ID, s.clock})
 		}
 	}

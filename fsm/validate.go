@@ -108,8 +108,10 @@ func (s *State) validateChunks() error {
 			fault = fmt.Errorf("chunk %s is beyond the counter", id)
 		case !ascending(c.replicas):
 			fault = fmt.Errorf("the replicas of chunk %s are not in order", id)
+		case !ascending(c.damaged):
+			fault = fmt.Errorf("the damaged replicas of chunk %s are not in order", id)
 		default:
-			fault = s.knowsNodes(c.replicas)
+			fault = errors.Join(s.knowsNodes(c.replicas), s.knowsNodes(c.damaged))
 		}
 		return fault == nil
 	})
