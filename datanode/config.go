@@ -23,6 +23,8 @@ type Config struct {
 	Reserve   int64  // bytes of the disk to stay free; 0: the larger of 128 MiB and 1 %
 
 	HeartbeatInterval time.Duration // 2 s when 0; a NameNode may ask for another
+	ScrubRate         int64         // bytes of chunks to read again per second, to find damage; 0 turns it off
+	ScrubInterval     time.Duration // between the beginnings of two passes over all chunks; 24 h when 0
 	Limits            Limits
 	Logger            hclog.Logger    // nil logs nothing
 	DiskHook          chunkstore.Hook // nil outside tests
@@ -32,10 +34,11 @@ type Config struct {
 type Limits struct {
 	Writes int // PUTs at a time; 64
 	Reads  int // GETs at a time; 1024
+	Copies int // orders carried out at a time; 2
 	// BodyTimeout is how long the next 128 KiB of a transfer may take; 30 s.
 	BodyTimeout time.Duration
 	// ForwardTimeout is how long the last node of a pipeline may show no sign of
-	// life; 6 s. Each node before it gets a quarter more, so that it is the
+	// life, and a copy may take for its next 128 KiB; 6 s. Each node before it gets a quarter more, so that it is the
 	// node that hangs that is given up, and not the one that waits for it. A
 	// pipeline of three is judged before a client's 10 s are over.
 	ForwardTimeout time.Duration
@@ -44,8 +47,15 @@ type Limits struct {
 	ReportSize int
 }
 
+// DefaultScrubRate is what the command line scrubs with unless told otherwise,
+// in bytes per second: little beside what even a slow disk can do, and a
+// terabyte in 28 hours.
+const DefaultScrubRate = 10 << 20
+
 const (
 	defaultAddr           = ":9000"
+	defaultScrubInterval  = 24 * time.Hour
+	defaultCopies         = 2
 	defaultInterval       = 2 * time.Second
 	defaultWrites         = 64
 	defaultReads          = 1024
@@ -57,7 +67,9 @@ const (
 func (c Config) complete() (Config, error) {
 	orDefault(&c.Addr, defaultAddr)
 	orDefault(&c.HeartbeatInterval, defaultInterval)
+	orDefault(&c.ScrubInterval, defaultScrubInterval)
 	orDefault(&c.Limits.Writes, defaultWrites)
+	orDefault(&c.Limits.Copies, defaultCopies)
 	orDefault(&c.Limits.Reads, defaultReads)
 	orDefault(&c.Limits.BodyTimeout, defaultBodyTimeout)
 	orDefault(&c.Limits.ForwardTimeout, defaultForwardTimeout)
@@ -96,7 +108,11 @@ func (c Config) checkNumbers() error {
 		return dfs.Errorf(dfs.Invalid, "a reserve of %d bytes is not possible", c.Reserve)
 	case c.HeartbeatInterval < shortestInterval || c.HeartbeatInterval > longestInterval:
 		return dfs.Errorf(dfs.Invalid, "a heartbeat every %s is not possible: choose %s to %s", c.HeartbeatInterval, shortestInterval, longestInterval)
-	case l.Writes < 0 || l.Reads < 0 || l.BodyTimeout < 0 || l.ForwardTimeout < 0:
+	case c.ScrubRate < 0:
+		return dfs.Errorf(dfs.Invalid, "a scrub rate of %d bytes per second is not possible; 0 turns scrubbing off", c.ScrubRate)
+	case c.ScrubInterval < shortestInterval:
+		return dfs.Errorf(dfs.Invalid, "scrubbing every %s is not possible: choose at least %s", c.ScrubInterval, shortestInterval)
+	case l.Writes < 0 || l.Reads < 0 || l.Copies < 0 || l.BodyTimeout < 0 || l.ForwardTimeout < 0:
 		return dfs.Errorf(dfs.Invalid, "limits cannot be negative")
 	case l.ReportSize < 1 || l.ReportSize > dfs.MaxChunksPerReport:
 		return dfs.Errorf(dfs.Invalid, "%d chunks in a report are not possible: choose 1 to %d", l.ReportSize, dfs.MaxChunksPerReport)

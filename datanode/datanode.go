@@ -34,11 +34,11 @@ type DataNode struct {
 	gate    *gate
 	forward *forwarder
 
-	stopHeartbeats context.CancelFunc
-	goroutines     sync.WaitGroup
-	done           chan struct{} // closed when the node has stopped, by itself or by Close
-	end            sync.Once
-	fault          error // set before done is closed
+	stopDuties context.CancelFunc
+	goroutines sync.WaitGroup
+	done       chan struct{} // closed when the node has stopped, by itself or by Close
+	end        sync.Once
+	fault      error // set before done is closed
 }
 
 // New checks the configuration. It fails with Invalid and names everything that
@@ -101,10 +101,17 @@ func (d *DataNode) start(listener net.Listener) {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          d.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
-	heartbeats := newHeartbeater(d.config, d.self, d.store, d.caller, nodes, standing, metrics, d.log)
+	fetcher := newFetcher(d.config, d.store, d.forward.client, metrics, d.log)
+	orders := newOrders(d.config, d.store, fetcher, metrics, d.log)
+	heartbeats := newHeartbeater(d.config, d.self, d.store, d.caller, nodes, standing, orders, metrics, d.log)
 	ctx, cancel := context.WithCancel(context.Background())
-	d.stopHeartbeats = cancel
+	d.stopDuties = cancel
 	d.goroutines.Go(func() { heartbeats.run(ctx) })
+	d.goroutines.Go(func() { orders.run(ctx) })
+	if d.config.ScrubRate > 0 {
+		scrubber := newScrubber(d.config, d.store, metrics, d.log)
+		d.goroutines.Go(func() { scrubber.run(ctx) })
+	}
 	d.goroutines.Go(func() {
 		if err := d.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			d.stopped(dfs.Errorf(dfs.Internal, "DataNode %s cannot serve any more: %w", d.config.ID, err))
@@ -140,7 +147,7 @@ func (d *DataNode) Close(ctx context.Context) error {
 		d.log.Warn("some transfers are cut off")
 	}
 	closed := d.http.Close()
-	d.stopHeartbeats()
+	d.stopDuties()
 	<-d.gate.close() // the requests that were cut off still hold files
 	d.goroutines.Wait()
 	d.forward.close()

@@ -4,7 +4,8 @@
 //
 // Start reading at DataNode (life and death), then server.go (what every
 // request goes through), put.go and forward.go (the way in), get.go (the way
-// out) and heartbeat.go (the reports).
+// out), heartbeat.go (the reports), order.go and fetch.go (what the leader
+// wants done) and scrub.go (the search for damage).
 //
 // # Writing
 //
@@ -22,6 +23,22 @@
 // Chunks are taken only by a node whose identity a NameNode has accepted since
 // the node started. A copied data directory is refused there, and what it
 // stored would be looked for at the original.
+//
+// # Orders
+//
+// Answers to heartbeats carry orders of the leader (order.go): to copy a chunk
+// from another node (fetch.go), or to read one again. They have the term of the
+// answer, and an answer of a lower term than any seen before is not believed,
+// orders and all; the highest term is kept in the data directory. An order that
+// fails is not repeated here: the leader sees in the reports that nothing came
+// of it. No order removes anything.
+//
+// # Scrubbing
+//
+// One goroutine reads all chunks again, in the order of their IDs and at a
+// bounded rate (scrub.go), so that a replica that the disk has damaged is found
+// and replaced while there are good ones. A chunk found damaged, by whomever,
+// is put into quarantine and reported at once.
 //
 // # Reporting
 //

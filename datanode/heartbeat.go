@@ -17,6 +17,10 @@ const (
 	longestInterval  = time.Minute
 	minPatience      = 4 * time.Second // with one heartbeat: long enough for an election
 	refusedFactor    = 5               // a refused node tries that much less often
+
+	// urgentInterval is how soon after the last heartbeat the next may follow
+	// when something should be told at once: what comes together goes together.
+	urgentInterval = 200 * time.Millisecond
 )
 
 // heartbeater reports to the NameNodes. All of it belongs to one goroutine.
@@ -26,12 +30,13 @@ type heartbeater struct {
 	caller    caller
 	nodes     *directory
 	standing  *standing
+	orders    *orders
 	metrics   *metrics
 	log       hclog.Logger
 	limit     int // chunk IDs in a report
 	interval  time.Duration
 	seq       uint64
-	term      uint64 // the highest seen
+	term      uint64 // the highest seen, in earlier runs too
 	failures  int    // heartbeats without an answer, in a row
 	inventory inventory
 }
@@ -42,31 +47,46 @@ type inventory struct {
 	after   uint64 // the last chunk ID reported
 }
 
-func newHeartbeater(config Config, self string, store *chunkstore.Store, caller caller, nodes *directory, standing *standing, metrics *metrics, log hclog.Logger) *heartbeater {
+func newHeartbeater(config Config, self string, store *chunkstore.Store, caller caller, nodes *directory, standing *standing, orders *orders, metrics *metrics, log hclog.Logger) *heartbeater {
 	identity := store.Identity()
 	return &heartbeater{
 		self: protocol.HeartbeatRequest{
 			ID: config.ID, URL: self, Rack: config.Rack,
 			Instance: identity.Instance, Incarnation: identity.Incarnation,
 		},
-		store: store, caller: caller, nodes: nodes, standing: standing, metrics: metrics,
-		log: log.Named("heartbeat"), limit: config.Limits.ReportSize, interval: config.HeartbeatInterval,
+		store: store, caller: caller, nodes: nodes, standing: standing, orders: orders, metrics: metrics,
+		log: log.Named("heartbeat"), limit: config.Limits.ReportSize, interval: config.HeartbeatInterval, term: identity.Term,
 	}
 }
 
 // run sends heartbeats until ctx ends, the first at once.
 func (h *heartbeater) run(ctx context.Context) {
-	timer := time.NewTimer(0)
+	for ctx.Err() == nil {
+		started := time.Now()
+		pause := h.beat(ctx)
+		h.rest(ctx, started, pause)
+	}
+}
+
+// rest waits until pause is over, counted from the beginning of the last
+// heartbeat, or a little when there is urgent news; or until ctx ends.
+func (h *heartbeater) rest(ctx context.Context, started time.Time, pause time.Duration) {
+	timer := time.NewTimer(pause - time.Since(started))
 	defer timer.Stop()
+	urgent := h.store.Urgent()
+	if h.standing.refused() != nil {
+		urgent = nil // nobody would listen; it stays to be told
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+			return
+		case <-urgent:
+			urgent = nil
+			timer.Reset(min(pause, urgentInterval) - time.Since(started))
 		}
-		started := time.Now()
-		pause := h.beat(ctx)
-		timer.Reset(max(0, pause-time.Since(started)))
 	}
 }
 
@@ -145,6 +165,7 @@ func (h *heartbeater) succeeded(report *chunkstore.Report, reply protocol.Heartb
 		h.log.Info("the NameNodes answer again", "missed", h.failures)
 	}
 	h.failures = 0
+	h.obey(reply)
 	wasRunning := h.inventory.running
 	switch {
 	case wasRunning && !report.Page.Last:
@@ -161,6 +182,18 @@ func (h *heartbeater) succeeded(report *chunkstore.Report, reply protocol.Heartb
 		return 0
 	}
 	return h.interval
+}
+
+// obey hands the orders of an answer on, once its term is noted where a restart
+// finds it: an order of an earlier one is refused from then on.
+func (h *heartbeater) obey(reply protocol.HeartbeatReply) {
+	err := h.store.RaiseTerm(reply.Term)
+	switch {
+	case err == nil:
+		h.orders.take(reply.Term, reply.Orders)
+	case len(reply.Orders) > 0:
+		h.log.Warn("the leader's orders are not obeyed, because its term could not be noted", "orders", len(reply.Orders), "term", reply.Term, "error", err)
+	}
 }
 
 // refused notes that the NameNodes do not accept who this node claims to be.

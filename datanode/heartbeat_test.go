@@ -73,7 +73,10 @@ func newTestHeartbeater(t *testing.T) (*heartbeater, *script, *chunkstore.Store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHeartbeater(config, "http://dn1:9000", store, s, newDirectory(s), &standing{}, newMetrics(store), hclog.NewNullLogger())
+	log := hclog.NewNullLogger()
+	metrics := newMetrics(store)
+	orders := newOrders(config, store, newFetcher(config, store, nil, metrics, log), metrics, log)
+	h := newHeartbeater(config, "http://dn1:9000", store, s, newDirectory(s), &standing{}, orders, metrics, log)
 	return h, s, store
 }
 
@@ -267,8 +270,8 @@ func TestHeartbeatInterval(t *testing.T) {
 }
 
 func TestHeartbeatLoopEnds(t *testing.T) {
-	h, s, _ := newTestHeartbeater(t)
 	synctest.Test(t, func(t *testing.T) {
+		h, s, _ := newTestHeartbeater(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()
 		s.answer = func(n int, r protocol.HeartbeatRequest) (protocol.HeartbeatReply, error) {

@@ -10,6 +10,7 @@
 //
 //	lock            held with flock(2) while a process uses the directory
 //	identity.json   whose directory this is; see Identity
+//	scrub.json      how far reading everything again has got; see ScrubState
 //	chunks/00 .. ff chunk files, in the directory named by the low byte of the
 //	                ID; a file's name is the ID as 16 hexadecimal digits
 //	tmp/            chunks being written; emptied at every start

@@ -26,6 +26,7 @@ type Identity struct {
 	NodeID      dfs.NodeID    `json:"node_id"`     // the DataNode that the directory belongs to
 	ClusterID   dfs.ClusterID `json:"cluster_id"`  // "" until the first NameNode answered
 	Incarnation uint64        `json:"incarnation"` // how often the directory was opened
+	Term        uint64        `json:"term"`        // the highest under which a NameNode was believed
 }
 
 // Identity returns the identity, with the incarnation that this Open began.
@@ -57,6 +58,28 @@ func (s *Store) SetClusterID(id dfs.ClusterID) error {
 		return err
 	}
 	s.identity = bound
+	return nil
+}
+
+// RaiseTerm notes, durably, that a NameNode was believed under term, so that
+// orders of earlier terms are refused also after a restart. It writes only when
+// the term is new. It fails with Conflict for a term that a later one has
+// replaced, and with Internal when the disk fails.
+func (s *Store) RaiseTerm(term uint64) error {
+	s.identityMu.Lock()
+	defer s.identityMu.Unlock()
+	switch {
+	case term == s.identity.Term:
+		return nil
+	case term < s.identity.Term:
+		return dfs.Errorf(dfs.Conflict, "term %d is over: DataNode %s has heard from a leader of term %d", term, s.identity.NodeID, s.identity.Term)
+	}
+	raised := s.identity
+	raised.Term = term
+	if err := s.saveIdentity(raised); err != nil {
+		return err
+	}
+	s.identity = raised
 	return nil
 }
 

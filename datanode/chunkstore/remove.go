@@ -55,6 +55,7 @@ func (s *Store) quarantine(id dfs.ChunkID, generation uint64, why string) error 
 	}
 	s.ledger.condemn(id) // whatever becomes of the file
 	s.mu.Unlock()
+	s.Hurry()
 	return s.moveAway(id, why)
 }
 

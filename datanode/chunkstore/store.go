@@ -42,6 +42,8 @@ type Store struct {
 	claims     map[dfs.ChunkID]chan struct{} // IDs whose file is being changed
 	failure    error                         // why nothing is written any more
 
+	urgent chan struct{} // holds one when there is news that should not wait
+
 	allocation sync.Mutex // one Create at a time asks for space and takes it
 	shards     [shardCount]syncGroup
 	nextTemp   atomic.Uint64
@@ -68,6 +70,7 @@ func Open(config Config) (*Store, error) {
 		disk:    disk{config.Hook},
 		log:     config.Logger.Named("chunkstore"),
 		claims:  make(map[dfs.ChunkID]chan struct{}),
+		urgent:  make(chan struct{}, 1),
 	}
 	if err := s.open(config.NodeID); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -267,4 +270,17 @@ func (s *Store) Acknowledge(r *Report) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ledger.acknowledge(r)
+}
+
+// Urgent returns a channel that yields when there is news that should be
+// reported without waiting: a chunk was found damaged, or Hurry was called. It
+// is for one reader; several pieces of news may be announced as one.
+func (s *Store) Urgent() <-chan struct{} { return s.urgent }
+
+// Hurry lets Urgent yield.
+func (s *Store) Hurry() {
+	select {
+	case s.urgent <- struct{}{}:
+	default: // announced already
+	}
 }

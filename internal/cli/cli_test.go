@@ -75,6 +75,8 @@ func TestWrongCommandLines(t *testing.T) {
 		{"namenode -suspect-after 1s", "suspect-after"},
 		{"datanode -bogus", "-bogus"},
 		{"datanode -reserve lots", "-reserve"},
+		{"datanode -scrub-rate fast", "-scrub-rate"},
+		{"datanode -scrub-interval 1ms", "scrubbing every 1ms"},
 		{"datanode -namenode nonsense", "address"},
 		{"datanode -data-dir=", "directory"},
 	} {

@@ -46,6 +46,7 @@ func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {
 	var config datanode.Config
 	var id, nameNodes string
 	var reserve sizeFlag
+	scrubRate := sizeFlag(datanode.DefaultScrubRate)
 	f := newDaemonFlags("datanode", dataNodeSynopsis)
 	f.StringVar(&id, "id", "dn1", "`ID` in the cluster; stays with the data directory")
 	f.StringVar(&config.Addr, "addr", ":9000", "`address` to serve HTTP on")
@@ -55,12 +56,15 @@ func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {
 	f.StringVar(&config.Rack, "rack", "", "`name` of what it shares with other DataNodes that may fail together")
 	f.Var(&reserve, "reserve", "`size` of the disk to leave free, like 10GiB (default: 128 MiB or 1 % of it, whichever is more)")
 	f.DurationVar(&config.HeartbeatInterval, "heartbeat", 2*time.Second, "how often to report, until a NameNode asks for another interval")
+	f.Var(&scrubRate, "scrub-rate", "`size` per second to read chunks again with, to find what the disk has damaged; 0 turns it off")
+	f.DurationVar(&config.ScrubInterval, "scrub-interval", 24*time.Hour, "least time between the beginnings of two passes over all chunks")
 	if err := f.parse(args, a.stdout); err != nil {
 		return config, err
 	}
 	config.ID = dfs.NodeID(id)
 	config.NameNodes = splitList(nameNodes)
 	config.Reserve = int64(reserve)
+	config.ScrubRate = int64(scrubRate)
 	config.Logger = f.logger(id, a.stderr)
 	return config, nil
 }
