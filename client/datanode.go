@@ -109,40 +109,37 @@ func checkReply(reply protocol.ChunkReply, id dfs.ChunkID, targets []protocol.Ta
 	return nil
 }
 
-// get fills buffer, which is as long as the chunk, with the verified chunk.
-func (d *dataNodes) get(ctx context.Context, target protocol.Target, chunk protocol.LocatedChunk, buffer []byte) error {
+// get fills buffer, which is as long as what is fetched for the piece, with
+// verified bytes.
+func (d *dataNodes) get(ctx context.Context, target protocol.Target, p piece, buffer []byte) error {
 	ctx, guard := stall.Watch(ctx, d.stall)
 	defer guard.Stop()
-	request, err := d.request(ctx, protocol.GetChunk, chunk.ID, target)
+	request, err := d.request(ctx, protocol.GetChunk, p.ID, target)
 	if err != nil {
 		return err
 	}
+	p.ask(request.Header)
 	response, err := d.http.Do(request)
 	if err != nil {
 		return failureOf(ctx, guard, d.stall, err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return protocol.ReadError(response)
-	}
-	if response.ContentLength >= 0 && response.ContentLength != chunk.Size {
-		return dfs.Errorf(dfs.Corrupt, "its replica is %d bytes long, not %d", response.ContentLength, chunk.Size)
+	check, err := p.accept(response)
+	if err != nil {
+		return err
 	}
 	body := guard.Reader(response.Body)
 	n, err := io.ReadFull(body, buffer)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return dfs.Errorf(dfs.Unavailable, "the connection ended after %d of %d bytes", n, chunk.Size)
+		return dfs.Errorf(dfs.Unavailable, "the connection ended after %d of %d bytes", n, len(buffer))
 	}
 	if err != nil {
 		return failureOf(ctx, guard, d.stall, err)
 	}
 	if more, _ := io.ReadFull(body, make([]byte, 1)); more > 0 {
-		return dfs.Errorf(dfs.Corrupt, "its replica is longer than %d bytes", chunk.Size)
+		return dfs.Errorf(dfs.Corrupt, "it sends more than %d bytes of its replica", len(buffer))
 	}
-	if sum := dfs.ChecksumOf(buffer); sum != chunk.CRC32C {
-		return dfs.Errorf(dfs.Corrupt, "its replica has the checksum %s, not %s", sum, chunk.CRC32C)
-	}
-	return nil
+	return check(buffer)
 }
 
 func (d *dataNodes) request(ctx context.Context, route protocol.Route, id dfs.ChunkID, target protocol.Target) (*http.Request, error) {

@@ -9,6 +9,7 @@
 //	...
 //	_, err = c.Upload(ctx, path, file, client.UploadOptions{Size: -1})
 //	_, err = c.Download(ctx, path, os.Stdout, client.DownloadOptions{})
+//	_, err = c.ReadRange(ctx, path, os.Stdout, 1<<20, 4096)
 //
 // Metadata calls last at most Config.Timeout each, retries included. Transfers
 // last as long as they make progress; end their context to stop them. Errors
@@ -21,5 +22,6 @@
 //
 // Start reading at upload.go (cutting the stream, several chunks at once),
 // sendchunk.go (one chunk to enough DataNodes), download.go and fetch.go (the
-// way back). datanode.go is the HTTP spoken with DataNodes.
+// way back), piece.go (what is fetched of a chunk, and how it is verified).
+// datanode.go is the HTTP spoken with DataNodes.
 package client

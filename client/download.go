@@ -28,32 +28,30 @@ type DownloadOptions struct {
 // file consisted of, is gone; dfs.Corrupt or dfs.Unavailable when no replica of
 // a chunk could be read for Config.Patience.
 func (c *Client) Download(ctx context.Context, path dfs.Path, w io.Writer, options DownloadOptions) (protocol.File, error) {
-	file, err := c.File(ctx, path)
+	d, err := c.open(ctx, path)
 	if err != nil {
-		return file, err
-	}
-	if err := checkFile(file); err != nil {
-		return file, err
+		return d.file, err
 	}
 	if options.Start != nil {
-		options.Start(file.Size)
+		options.Start(d.file.Size)
 	}
-	d := &download{
+	return d.file, d.read(ctx, w, 0, d.file.Size, options.Progress)
+}
+
+// open finds out what a file consists of. The file is there also with an error.
+func (c *Client) open(ctx context.Context, path dfs.Path) (*download, error) {
+	file, err := c.File(ctx, path)
+	if err == nil {
+		err = checkFile(file)
+	}
+	return &download{
 		c:         c,
 		path:      path,
 		file:      file,
 		nodes:     newNodeRecord(),
 		locations: make(map[dfs.ChunkID][]protocol.Target),
 		gone:      make(map[dfs.ChunkID]bool),
-	}
-	for _, chunk := range file.Chunks {
-		d.locations[chunk.ID] = chunk.Locations
-	}
-	err = d.run(ctx, w, options)
-	if err != nil && ctx.Err() != nil {
-		err = interrupted(ctx, "the download of "+path.String()+" was interrupted")
-	}
-	return file, err
+	}, err
 }
 
 // checkFile refuses a description that no buffer should be made for.
@@ -89,42 +87,57 @@ type download struct {
 	refreshes int                               // guarded by mu
 }
 
-// fetched is a chunk on its way: data is there when ready is closed.
+// fetched is a piece on its way: data is there when ready is closed.
 type fetched struct {
 	ready  chan struct{}
 	buffer *[]byte
 	data   []byte
 }
 
-func (d *download) run(ctx context.Context, w io.Writer, options DownloadOptions) error {
+// read writes the bytes of the file from one offset to another. It is called
+// once.
+func (d *download) read(ctx context.Context, w io.Writer, from, to int64, progress func(int64)) error {
+	list := pieces(d.file, from, to)
+	for _, p := range list {
+		d.locations[p.ID] = p.Locations
+	}
+	err := d.run(ctx, w, list, progress)
+	if err != nil && ctx.Err() != nil {
+		return interrupted(ctx, "the download of "+d.path.String()+" was interrupted")
+	}
+	return err
+}
+
+func (d *download) run(ctx context.Context, w io.Writer, list []piece, progress func(int64)) error {
 	var largest int64
-	for _, chunk := range d.file.Chunks {
-		largest = max(largest, chunk.Size)
+	for _, p := range list {
+		largest = max(largest, p.length())
 	}
 	buffers := d.c.buffers.limit(d.c.parallelism, largest)
 	queue := make(chan *fetched, d.c.parallelism)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(queue)
-		return d.fetchAll(ctx, buffers, queue)
+		return d.fetchAll(ctx, list, buffers, queue)
 	})
-	group.Go(func() error { return writeAll(ctx, w, buffers, queue, options.Progress) })
+	group.Go(func() error { return writeAll(ctx, w, buffers, queue, progress) })
 	return group.Wait()
 }
 
-// fetchAll starts fetching the chunks in order, as buffers become free, and
+// fetchAll starts fetching the pieces in order, as buffers become free, and
 // puts them into the queue in that order.
-func (d *download) fetchAll(ctx context.Context, buffers *buffers, queue chan<- *fetched) error {
+func (d *download) fetchAll(ctx context.Context, list []piece, buffers *buffers, queue chan<- *fetched) error {
 	group, groupCtx := errgroup.WithContext(ctx)
-	for _, chunk := range d.file.Chunks {
+	for _, p := range list {
 		buffer, err := buffers.get(groupCtx)
 		if err != nil {
 			break
 		}
-		f := &fetched{ready: make(chan struct{}), buffer: buffer, data: (*buffer)[:chunk.Size]}
+		all := (*buffer)[:p.length()]
+		f := &fetched{ready: make(chan struct{}), buffer: buffer, data: p.wanted(all)}
 		queue <- f // has room for all buffers there are
 		group.Go(func() error {
-			if err := d.fetch(groupCtx, chunk, f.data); err != nil {
+			if err := d.fetch(groupCtx, p, all); err != nil {
 				return err
 			}
 			close(f.ready)

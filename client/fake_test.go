@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"math/rand/v2"
@@ -322,8 +323,23 @@ func (n *fakeNode) serve(w http.ResponseWriter, r *http.Request) {
 		protocol.WriteError(w, dfs.Errorf(dfs.NotFound, "%s has no chunk %s", n.id, id))
 		return
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-	_, _ = w.Write(data)
+	answerHonestly(w, r, data)
+}
+
+// answerHonestly sends a chunk, or a range of it.
+func answerHonestly(w http.ResponseWriter, r *http.Request, data []byte) {
+	if r.Header.Get(protocol.HeaderWantBlocks) == protocol.WantBlocks {
+		w.Header().Set(protocol.HeaderBlocks, protocol.FormatBlocks(blocksOf(data)))
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+}
+
+func blocksOf(data []byte) (blocks []dfs.Checksum) {
+	for block := range slices.Chunk(data, dfs.BlockSize) {
+		blocks = append(blocks, dfs.ChecksumOf(block))
+	}
+	return blocks
 }
 
 func (n *fakeNode) put(w http.ResponseWriter, r *http.Request, id string) {

@@ -15,38 +15,38 @@ const (
 	longestFetchPause = 3 * time.Second
 )
 
-// fetch fills buffer with a chunk from whichever replica is good. When none is,
+// fetch fills buffer with a piece from whichever replica is good. When none is,
 // the NameNode is asked again where the chunk lies, until the patience is over:
 // a DataNode may be about to come back, or a repair about to finish.
-func (d *download) fetch(ctx context.Context, chunk protocol.LocatedChunk, buffer []byte) error {
+func (d *download) fetch(ctx context.Context, p piece, buffer []byte) error {
 	until := time.Now().Add(d.c.patience)
 	for pause := firstFetchPause; ; pause = min(2*pause, longestFetchPause) {
 		refreshes := d.refreshCount()
-		failures, err := d.tryReplicas(ctx, chunk, buffer)
+		failures, err := d.tryReplicas(ctx, p, buffer)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		if time.Now().After(until) {
-			return d.unreadable(chunk, failures)
+			return d.unreadable(p.ID, failures)
 		}
 		if err := sleep(ctx, pause/2+rand.N(pause/2)); err != nil {
 			return err
 		}
 		if err := d.refresh(ctx, refreshes, until); err != nil {
-			d.c.log.Debug("cannot ask where a chunk lies", "chunk", chunk.ID, "error", err)
+			d.c.log.Debug("cannot ask where a chunk lies", "chunk", p.ID, "error", err)
 		}
-		if d.isGone(chunk.ID) && failures.only(dfs.NotFound) {
+		if d.isGone(p.ID) && failures.only(dfs.NotFound) {
 			return dfs.Errorf(dfs.NotFound, "%s was replaced or removed during the download, and its old content is gone; start again", d.path)
 		}
 	}
 }
 
 // tryReplicas asks every location once, those that failed before last.
-func (d *download) tryReplicas(ctx context.Context, chunk protocol.LocatedChunk, buffer []byte) (nodeFailures, error) {
+func (d *download) tryReplicas(ctx context.Context, p piece, buffer []byte) (nodeFailures, error) {
 	failures := make(nodeFailures)
-	good, bad := d.nodes.split(d.locationsOf(chunk.ID))
+	good, bad := d.nodes.split(d.locationsOf(p.ID))
 	for _, target := range slices.Concat(good, bad) {
-		err := d.c.data.get(ctx, target, chunk, buffer)
+		err := d.c.data.get(ctx, target, p, buffer)
 		if err == nil {
 			d.nodes.succeed(target.ID)
 			return nil, nil
@@ -54,22 +54,22 @@ func (d *download) tryReplicas(ctx context.Context, chunk protocol.LocatedChunk,
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		d.c.log.Warn("a replica could not be read", "chunk", chunk.ID, "node", target.ID, "url", target.URL, "error", err)
+		d.c.log.Warn("a replica could not be read", "chunk", p.ID, "node", target.ID, "url", target.URL, "error", err)
 		d.nodes.fail(target.ID)
 		failures[target.ID] = err
 	}
-	return failures, d.unreadable(chunk, failures)
+	return failures, d.unreadable(p.ID, failures)
 }
 
-func (d *download) unreadable(chunk protocol.LocatedChunk, failures nodeFailures) error {
+func (d *download) unreadable(id dfs.ChunkID, failures nodeFailures) error {
 	code := dfs.Unavailable
 	if len(failures) > 0 && failures.only(dfs.Corrupt) {
 		code = dfs.Corrupt
 	}
 	if len(failures) == 0 {
-		return dfs.Errorf(code, "chunk %s of %s lies on no DataNode that is up; see `dfs nodes`", chunk.ID, d.path)
+		return dfs.Errorf(code, "chunk %s of %s lies on no DataNode that is up; see `dfs nodes`", id, d.path)
 	}
-	return dfs.Errorf(code, "no replica of chunk %s of %s could be read (%s)", chunk.ID, d.path, failures)
+	return dfs.Errorf(code, "no replica of chunk %s of %s could be read (%s)", id, d.path, failures)
 }
 
 func (d *download) locationsOf(id dfs.ChunkID) []protocol.Target {
