@@ -79,23 +79,3 @@ func (a *app) fetch(ctx context.Context, c *client.Client, path dfs.Path, local 
 	}
 	return c.DownloadFile(ctx, path, local, options)
 }
-
-func (a *app) cat() *cobra.Command {
-	return &cobra.Command{
-		Use:     "cat PATH...",
-		Short:   "Print files",
-		Long:    "Print files to standard output, one after the other. Every byte is verified before it is printed.",
-		Example: "  dfs cat /logs/app.log | grep error",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: a.with(func(ctx context.Context, c *client.Client, args []string) error {
-			return a.each(ctx, args, func(arg string) error {
-				path, err := dfs.ParsePath(arg)
-				if err != nil {
-					return err
-				}
-				_, err = c.Download(ctx, path, a.stdout, client.DownloadOptions{})
-				return err
-			})
-		}),
-	}
-}
