@@ -94,7 +94,7 @@ var lies = map[string]liar{
 	"an error page":    func(w http.ResponseWriter, _ *http.Request, _ []byte) { _, _ = io.WriteString(w, "<html>sorry</html>") },
 	"no content":       func(w http.ResponseWriter, _ *http.Request, _ []byte) { w.WriteHeader(http.StatusNoContent) },
 	"a redirect": func(w http.ResponseWriter, r *http.Request, _ []byte) {
-		http.Redirect(w, r, "http://127.0.0.1:1/", 302)
+		http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
 	},
 	"a refusal": func(w http.ResponseWriter, _ *http.Request, _ []byte) {
 		protocol.WriteError(w, dfs.Errorf(dfs.Corrupt, "no"))
