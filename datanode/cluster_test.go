@@ -36,6 +36,10 @@ type nameNode struct {
 	want     map[dfs.NodeID]bool              // whose inventory is asked for, once
 	held     map[dfs.NodeID]map[uint64]bool   // what inventories and changes told
 	pages    map[dfs.NodeID][]inventoryResult // inventories as they came in
+	orders   map[dfs.NodeID][]protocol.Order  // for the next answer
+	corrupt  map[dfs.NodeID][]dfs.ChunkID     // what was reported so, ever
+	term     uint64
+	interval int64 // ms, that nodes are told
 }
 
 type (
@@ -48,6 +52,7 @@ func newNameNode(t testing.TB) *nameNode {
 		cluster: clusterA, nodes: map[dfs.NodeID]string{}, last: map[dfs.NodeID]heartbeat{},
 		override: map[dfs.NodeID]string{}, refuse: map[dfs.NodeID]error{}, want: map[dfs.NodeID]bool{},
 		held: map[dfs.NodeID]map[uint64]bool{}, pages: map[dfs.NodeID][]inventoryResult{},
+		orders: map[dfs.NodeID][]protocol.Order{}, corrupt: map[dfs.NodeID][]dfs.ChunkID{}, term: 1, interval: 20,
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /heartbeat", n.heartbeat)
@@ -71,8 +76,11 @@ func (n *nameNode) heartbeat(w http.ResponseWriter, r *http.Request) {
 	}
 	n.nodes[h.ID], n.last[h.ID] = h.URL, h
 	n.take(h)
-	reply := protocol.HeartbeatReply{ClusterID: n.cluster, Term: 1, Interval: 20, WantInventory: n.want[h.ID], Nodes: n.targets()}
+	reply := protocol.HeartbeatReply{
+		ClusterID: n.cluster, Term: n.term, Interval: n.interval, WantInventory: n.want[h.ID], Nodes: n.targets(), Orders: n.orders[h.ID],
+	}
 	delete(n.want, h.ID)
+	delete(n.orders, h.ID)
 	w.Header().Set(protocol.HeaderClusterID, string(n.cluster))
 	protocol.WriteJSON(w, http.StatusOK, reply)
 }
@@ -86,6 +94,7 @@ func (n *nameNode) take(h heartbeat) {
 	for _, id := range h.Added {
 		held[uint64(id)] = true
 	}
+	n.corrupt[h.ID] = append(n.corrupt[h.ID], h.Corrupt...)
 	for _, id := range append(h.Removed, h.Corrupt...) {
 		delete(held, uint64(id))
 	}
@@ -140,6 +149,26 @@ func (n *nameNode) heard(t testing.TB, id dfs.NodeID, what string, wanted func(h
 		return last.ID == id && wanted(last)
 	})
 	return last
+}
+
+// order puts orders into the next answer to a node, and waits until that node
+// has sent another heartbeat, so has read them.
+func (n *nameNode) order(t testing.TB, id dfs.NodeID, orders ...protocol.Order) {
+	t.Helper()
+	var seq uint64
+	n.set(func(n *nameNode) { n.orders[id], seq = orders, n.last[id].Seq })
+	n.heard(t, id, "a heartbeat after the orders", func(h heartbeat) bool { return n.orders[id] == nil && h.Seq > seq+1 })
+}
+
+// reported waits until a node has told that it holds a chunk, or that it does
+// not.
+func (n *nameNode) reported(t testing.TB, id dfs.NodeID, chunk dfs.ChunkID, held bool) {
+	t.Helper()
+	waitUntil(t, "the report of a chunk", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.held[id][uint64(chunk)] == held
+	})
 }
 
 // told says a node's address from now on, and waits until all others know it.

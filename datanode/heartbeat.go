@@ -84,7 +84,6 @@ func (h *heartbeater) rest(ctx context.Context, started time.Time, pause time.Du
 		case <-timer.C:
 			return
 		case <-urgent:
-			urgent = nil
 			timer.Reset(min(pause, urgentInterval) - time.Since(started))
 		}
 	}

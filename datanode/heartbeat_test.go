@@ -3,7 +3,10 @@ package datanode
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +71,12 @@ func newTestHeartbeater(t *testing.T) (*heartbeater, *script, *chunkstore.Store)
 			t.Error(err)
 		}
 	})
+	h, s := heartbeaterOn(t, store)
+	return h, s, store
+}
+
+func heartbeaterOn(t *testing.T, store *chunkstore.Store) (*heartbeater, *script) {
+	t.Helper()
 	s := &script{answer: yes}
 	config, err := Config{ID: "dn1", DataDir: "x", NameNodes: []string{"http://nn:8000"}, Limits: Limits{ReportSize: 3}}.complete()
 	if err != nil {
@@ -77,7 +86,17 @@ func newTestHeartbeater(t *testing.T) (*heartbeater, *script, *chunkstore.Store)
 	metrics := newMetrics(store)
 	orders := newOrders(config, store, newFetcher(config, store, nil, metrics, log), metrics, log)
 	h := newHeartbeater(config, "http://dn1:9000", store, s, newDirectory(s), &standing{}, orders, metrics, log)
-	return h, s, store
+	return h, s
+}
+
+// checkMetric looks for one line of /metrics.
+func checkMetric(t *testing.T, m *metrics, line string) {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	m.handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if !strings.Contains(recorder.Body.String(), line+"\n") {
+		t.Errorf("/metrics has no %s", line)
+	}
 }
 
 func store(t *testing.T, s *chunkstore.Store, ids ...dfs.ChunkID) {
