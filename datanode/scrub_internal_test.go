@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,14 +18,18 @@ import (
 
 // scrubbed is a disk that remembers which chunks were opened, and when.
 type scrubbed struct {
+	fail error // of reading
+
+	mu    sync.Mutex // opening a store reads in parallel
 	began time.Time
 	ids   []string
 	at    []time.Duration
 	saves int
-	fail  error // of reading
 }
 
 func (s *scrubbed) hook(op chunkstore.Op, path string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch {
 	case op == chunkstore.OpOpen && filepath.Base(filepath.Dir(path)) != "tmp":
 		s.ids = append(s.ids, filepath.Base(path)[15:])
@@ -37,7 +42,12 @@ func (s *scrubbed) hook(op chunkstore.Op, path string) error {
 	return nil
 }
 
-func (s *scrubbed) start() { *s = scrubbed{began: time.Now(), fail: s.fail} }
+// start forgets what was.
+func (s *scrubbed) start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.began, s.ids, s.at, s.saves = time.Now(), nil, nil, 0
+}
 
 func (s *scrubbed) check(t *testing.T, ids string, at ...time.Duration) {
 	t.Helper()
