@@ -27,11 +27,15 @@ type scrubber struct {
 	state chunkstore.ScrubState
 	saved time.Time
 	due   time.Time // when the rate allows the next chunk
+
+	// Chunks that the disk would not read, in this pass and in the one before.
+	unreadable, unreadableBefore map[dfs.ChunkID]struct{}
 }
 
 func newScrubber(config Config, store *chunkstore.Store, metrics *metrics, log hclog.Logger) *scrubber {
 	return &scrubber{
 		store: store, rate: config.ScrubRate, interval: config.ScrubInterval, metrics: metrics, log: log.Named("scrub"),
+		unreadable: make(map[dfs.ChunkID]struct{}),
 	}
 }
 
@@ -82,6 +86,7 @@ func (s *scrubber) pass(ctx context.Context) bool {
 			s.save()
 		}
 	}
+	s.condemnUnreadable()
 	s.state.Done = true
 	s.metrics.scrubPasses.Inc()
 	s.log.Info("all chunks have been read again", "chunks", s.state.Chunks, "bytes", s.state.Bytes, "damaged", s.state.Damaged, "since", s.state.Started)
@@ -103,6 +108,7 @@ func (s *scrubber) check(chunk chunkstore.Info) {
 		s.state.Damaged++
 		s.metrics.scrubDamaged.Inc()
 	case dfs.Internal:
+		s.unreadable[chunk.ID] = struct{}{}
 		s.metrics.scrubUnreadable.Inc()
 		s.log.Error("a chunk could not be read again", "chunk", chunk.ID, "error", err)
 	}
@@ -110,6 +116,25 @@ func (s *scrubber) check(chunk chunkstore.Info) {
 	s.state.Bytes += chunk.Size
 	s.metrics.scrubbedChunks.Inc()
 	s.metrics.scrubbedBytes.Add(float64(chunk.Size))
+}
+
+// condemnUnreadable gives up the chunks that the disk refused to read in two
+// passes on end though it read others: their sectors are bad, and not a cable
+// or the whole disk, which may come back.
+func (s *scrubber) condemnUnreadable() {
+	for id := range s.unreadable {
+		_, twice := s.unreadableBefore[id]
+		if !twice || int64(len(s.unreadable)) >= s.state.Chunks {
+			continue
+		}
+		err := s.store.Quarantine(id, "the disk could not read it in two passes of the scrubber")
+		if err != nil && dfs.CodeOf(err) != dfs.NotFound { // removed meanwhile
+			s.log.Error("an unreadable chunk could not be put into quarantine", "chunk", id, "error", err)
+		}
+		s.state.Damaged++
+		s.metrics.scrubDamaged.Inc()
+	}
+	s.unreadable, s.unreadableBefore = make(map[dfs.ChunkID]struct{}), s.unreadable
 }
 
 func (s *scrubber) save() {

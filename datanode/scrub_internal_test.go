@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -18,7 +19,7 @@ import (
 
 // scrubbed is a disk that remembers which chunks were opened, and when.
 type scrubbed struct {
-	fail error // of reading
+	bad string // chunks that cannot be read
 
 	mu    sync.Mutex // opening a store reads in parallel
 	began time.Time
@@ -34,8 +35,8 @@ func (s *scrubbed) hook(op chunkstore.Op, path string) error {
 	case op == chunkstore.OpOpen && filepath.Base(filepath.Dir(path)) != "tmp":
 		s.ids = append(s.ids, filepath.Base(path)[15:])
 		s.at = append(s.at, time.Since(s.began))
-	case op == chunkstore.OpRead:
-		return s.fail
+	case op == chunkstore.OpRead && strings.Contains(s.bad, filepath.Base(path)[15:]):
+		return syscall.EIO
 	case op == chunkstore.OpRename && filepath.Base(path) == "scrub.json":
 		s.saves++
 	}
@@ -164,20 +165,42 @@ func TestScrubResumes(t *testing.T) {
 	}
 }
 
-// A disk that refuses to be read is not taken for damage: it may be the cable.
-func TestScrubGoesOnWhenTheDiskFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		disk := &scrubbed{fail: syscall.EIO}
-		st := openAt(t, t.TempDir(), disk.hook)
-		store(t, st, 1, 2)
-		disk.start()
-		s := scrubFor(t, st, 10*time.Second)
-		disk.check(t, "12", 0, 4*time.Second)
-		if s.state.Damaged != 0 || st.Totals().Count != 2 {
-			t.Errorf("%+v, %+v", s.state, st.Totals())
-		}
-		checkMetric(t, s.metrics, "dfs_datanode_scrub_unreadable_total 2")
-	})
+// Sectors that cannot be read are damage, but a disk that reads nothing at all,
+// or not this time, may have a loose cable.
+func TestScrubUnreadable(t *testing.T) {
+	for name, c := range map[string]struct {
+		passes []string // what cannot be read in each
+		held   int64    // in the end, of 3 chunks
+		lines  []string
+	}{
+		"once":            {[]string{"2"}, 3, []string{"scrub_unreadable_total 1", "scrub_damaged_total 0"}},
+		"twice":           {[]string{"2", "2"}, 2, []string{"scrub_unreadable_total 2", "scrub_damaged_total 1", "scrub_passes_total 2"}},
+		"now and then":    {[]string{"2", "", "2", "1"}, 3, []string{"scrub_unreadable_total 3", "scrub_damaged_total 0"}},
+		"one after other": {[]string{"12", "23", "3"}, 1, []string{"scrub_unreadable_total 5", "scrub_damaged_total 2"}},
+		"all of them":     {[]string{"123", "123", "123"}, 3, []string{"scrub_unreadable_total 9", "scrub_damaged_total 0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				disk := &scrubbed{}
+				st := openAt(t, t.TempDir(), disk.hook)
+				store(t, st, 1, 2, 3)
+				s := newScrubber(Config{ScrubRate: 1, ScrubInterval: time.Hour}, st, newMetrics(st), hclog.NewNullLogger())
+				for _, bad := range c.passes {
+					disk.bad = bad
+					s.state = chunkstore.ScrubState{}
+					if !s.pass(t.Context()) {
+						t.Fatal("the pass was broken off")
+					}
+				}
+				if held := st.Totals().Count; held != c.held {
+					t.Errorf("%d chunks are held", held)
+				}
+				for _, line := range c.lines {
+					checkMetric(t, s.metrics, "dfs_datanode_"+line)
+				}
+			})
+		})
+	}
 }
 
 func TestScrubWithoutAPosition(t *testing.T) {
