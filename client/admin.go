@@ -19,6 +19,14 @@ func (c *Client) Nodes(ctx context.Context) ([]protocol.NodeInfo, error) {
 	return reply.Nodes, err
 }
 
+// Fsck returns how the chunks of all files are doing, and what is being done
+// about those that are not as they should be.
+func (c *Client) Fsck(ctx context.Context) (protocol.FsckReply, error) {
+	var reply protocol.FsckReply
+	err := c.call(ctx, protocol.Fsck, leader.Call{Out: &reply})
+	return reply, err
+}
+
 // Leader returns what the first NameNode that answers knows of the group.
 func (c *Client) Leader(ctx context.Context) (protocol.LeaderReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)

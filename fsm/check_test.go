@@ -78,6 +78,11 @@ func checkRefs(s *State) error {
 		if _, open := s.uploads.Get(c.upload); c.refs == 0 && !open && len(c.replicas) == 0 {
 			faults = append(faults, fmt.Errorf("nothing is left of chunk %s, but it is not forgotten", id))
 		}
+		for _, num := range c.damaged {
+			if slices.Contains(c.replicas, num) {
+				faults = append(faults, fmt.Errorf("chunk %s is damaged on DataNode number %d and was replaced there", id, num))
+			}
+		}
 		delete(refs, id)
 		return true
 	})

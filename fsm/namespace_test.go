@@ -367,3 +367,53 @@ func TestClock(t *testing.T) {
 		})
 	}
 }
+
+// Walk shows every file that a path leads to, and nothing else.
+func TestWalk(t *testing.T) {
+	r := newRig(t)
+	r.nodes(2)
+	for _, path := range []string{"/a", "/d/b", "/d/e/c", "/gone/x", "/gone/y/z", "/single"} {
+		r.write(path, 2)
+	}
+	r.mkdir("/empty")
+	r.begin("/open", 1)
+	r.must(&Rename{From: r.path("/d/e"), To: r.path("/moved")})
+	r.must(&Delete{Path: r.path("/gone"), Recursive: true})
+	r.must(&Delete{Path: r.path("/single")})
+	r.must(&SetReplication{Path: r.path("/a"), Replication: 1})
+	got := make(map[string]int)
+	r.m.Freeze().Walk(func(f *File) bool {
+		if len(f.Contents) != 2 || f.Contents[0].Refs != 1 || len(f.Contents[0].Replicas) != 2 {
+			t.Errorf("%s: %+v", f.Path, f.Contents)
+		}
+		if want := r.file(f.Path); want.Inode != f.Inode || want.Contents[1].ID != f.Contents[1].ID {
+			t.Errorf("%s: %+v, want %+v", f.Path, f, want)
+		}
+		got[f.Path] = f.Replication
+		return true
+	})
+	if len(got) != 3 || got["/a"] != 1 || got["/d/b"] != 2 || got["/moved/c"] != 2 {
+		t.Errorf("%v", got)
+	}
+	visited := 0
+	r.m.Freeze().Walk(func(*File) bool { visited++; return visited < 2 })
+	if visited != 2 {
+		t.Errorf("%d files were visited after the walk was ended at 2", visited)
+	}
+}
+
+// A walk over a frozen copy shows what was there when it was frozen.
+func TestWalkOfFrozenState(t *testing.T) {
+	r := newRig(t)
+	r.nodes(2)
+	r.write("/d/a", 1)
+	frozen := r.m.Freeze()
+	r.write("/d/b", 1)
+	r.must(&Delete{Path: r.path("/d/a")})
+	frozen.Walk(func(f *File) bool {
+		if f.Path != "/d/a" {
+			t.Errorf("%s came later", f.Path)
+		}
+		return true
+	})
+}

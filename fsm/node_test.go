@@ -572,3 +572,80 @@ func TestInitCluster(t *testing.T) {
 		t.Fatalf("%q; the first wins", id)
 	}
 }
+
+// TestDamagedReplicas follows the replicas of one chunk: what was found damaged
+// is remembered until a new replica has taken its place.
+func TestDamagedReplicas(t *testing.T) {
+	r := newRig(t)
+	r.nodes(4)
+	id := r.write("/f", 1)[0]
+	disks := make(map[NodeNum]*disk)
+	for num := NodeNum(1); num <= 4; num++ {
+		disks[num] = newDisk(num)
+	}
+	report := func(num NodeNum, what string) {
+		t.Helper()
+		var one NodeReport
+		switch what {
+		case "added":
+			one = disks[num].report([]dfs.ChunkID{id}, nil)
+		case "removed":
+			one = disks[num].report(nil, []dfs.ChunkID{id})
+		case "corrupt":
+			one = disks[num].report(nil, []dfs.ChunkID{id})
+			one.Corrupt, one.Removed = one.Removed, nil
+		}
+		r.beat(one)
+		r.beat(one) // the answer was lost: the same again
+	}
+	for i, step := range []struct {
+		node     NodeNum
+		what     string
+		replicas []NodeNum
+		damaged  []NodeNum
+	}{
+		{1, "added", []NodeNum{1, 2}, nil},
+		{1, "corrupt", []NodeNum{2}, []NodeNum{1}},
+		{3, "corrupt", []NodeNum{2}, []NodeNum{1}}, // it was not known to hold it
+		{3, "added", []NodeNum{2, 3}, nil},
+		{3, "removed", []NodeNum{2}, nil},
+		{2, "corrupt", nil, []NodeNum{2}},
+		{1, "added", []NodeNum{1}, nil},
+		{3, "added", []NodeNum{1, 3}, nil},
+		{3, "corrupt", []NodeNum{1}, []NodeNum{3}},
+		{1, "corrupt", nil, []NodeNum{1, 3}},
+		{3, "added", []NodeNum{3}, []NodeNum{1}}, // its own place, not that of the first
+		{4, "added", []NodeNum{3, 4}, nil},
+	} {
+		report(step.node, step.what)
+		c, _ := r.m.Freeze().Chunk(id)
+		if !slices.Equal(c.Replicas, step.replicas) || !slices.Equal(c.Damaged, step.damaged) {
+			t.Fatalf("step %d, %s on %d: replicas %v, damaged %v", i+1, step.what, step.node, c.Replicas, c.Damaged)
+		}
+		again, _ := restored(t, r.m).Freeze().Chunk(id)
+		if !slices.Equal(again.Damaged, step.damaged) {
+			t.Fatalf("step %d: damaged %v after a restore", i+1, again.Damaged)
+		}
+	}
+}
+
+func TestOrphaned(t *testing.T) {
+	r := newRig(t)
+	r.nodes(2)
+	count := func(want int64) {
+		t.Helper()
+		if got := r.m.Freeze().Orphaned(); got != want {
+			t.Fatalf("%d orphaned replicas, want %d", got, want)
+		}
+	}
+	r.write("/f", 3)
+	r.begin("/open", 2)
+	count(0)
+	r.beat(newDisk(1).report([]dfs.ChunkID{1, 2, 3, 4, 99}, nil)) // 4 is of the open upload, 99 of nothing
+	count(1)
+	r.must(&AbortUpload{Upload: 2})
+	count(2)
+	r.must(&Delete{Path: r.path("/f")})
+	r.must(&Purge{Limit: maxPurge})
+	count(2 + 2*3)
+}

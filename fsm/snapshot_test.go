@@ -247,6 +247,8 @@ func TestSnapshotThatDoesNotFitTogether(t *testing.T) {
 		{"two nodes of one name", inNodes(`"id":"dn2"`, `"id":"dn1"`)},
 		{"an inode without its directory", inFiles(`"parent":1,`, `"parent":77777,`)},
 		{"a node that is missing", inNodes(`"num":3`, `"num":2000`)},
+		{"damaged replicas out of order", inFiles(`"replicas":[1,2]`, `"replicas":[1],"damaged":[3,2]`)},
+		{"a damaged replica on a node that is missing", inFiles(`"replicas":[1,2]`, `"replicas":[1,2],"damaged":[777]`)},
 		{"a header that does not end", func() []tarMember {
 			var fields strings.Builder
 			for i := range 100 {

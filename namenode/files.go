@@ -79,6 +79,7 @@ func (n *NameNode) setReplication(c *call) (reply, error) {
 	if _, err := n.propose(c.Context(), command, c.requestID); err != nil {
 		return reply{}, err
 	}
+	n.unsettle()
 	return reply{http.StatusOK, protocol.ReplicationRequest{Path: path.String(), Replication: request.Replication}}, nil
 }
 

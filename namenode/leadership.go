@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,6 +14,7 @@ import (
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/namenode/placement"
+	"github.com/dfs-go/dfs-go/namenode/repair"
 )
 
 const (
@@ -28,12 +30,17 @@ const (
 type leadership struct {
 	n       *NameNode
 	ctx     context.Context
+	term    uint64 // under which it speaks to DataNodes
 	reports chan pendingReport
+
+	unsettled atomic.Bool                   // chunks may lack replicas since the last survey
+	surveyed  atomic.Pointer[repair.Report] // the last; nil before the first
 
 	mu       sync.Mutex
 	seen     map[fsm.NodeNum]time.Time // last heartbeat
 	inFlight map[fsm.NodeNum]int64     // bytes allocated and not yet stored
 	random   *rand.Rand
+	ledger   *repair.Ledger // copies under way
 }
 
 // leadGroup is run by the group, with an up-to-date state, from when this
@@ -49,20 +56,22 @@ func (n *NameNode) leadGroup(ctx context.Context, _ *cluster.Group) error {
 	}
 	tasks, ctx := errgroup.WithContext(ctx)
 	l := &leadership{
-		n: n, ctx: ctx, reports: make(chan pendingReport),
+		n: n, ctx: ctx, term: n.group.Term(), reports: make(chan pendingReport),
 		seen:     make(map[fsm.NodeNum]time.Time),
 		inFlight: make(map[fsm.NodeNum]int64),
 		random:   rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		ledger:   repair.NewLedger(copyTimeout),
 	}
 	l.refreshFlight()
 	n.lead.Store(l)
 	defer n.lead.Store(nil)
-	n.logger.Info("leading", "term", n.group.Term())
+	n.logger.Info("leading", "term", l.term)
 	tasks.Go(l.collectReports)
 	tasks.Go(func() error { return l.every(n.config.HeartbeatInterval/4, l.judgeLiveness) })
 	tasks.Go(func() error { return l.every(min(n.config.UploadExpiry/10, time.Minute), l.expireUploads()) })
 	tasks.Go(func() error { return l.every(purgeInterval, l.purge) })
 	tasks.Go(func() error { return l.every(flightRefresh, l.refreshFlight) })
+	tasks.Go(func() error { return l.every(repairInterval, l.repairChunks()) })
 	err := tasks.Wait()
 	n.logger.Info("no longer leading")
 	if errors.Is(err, context.Canceled) {
@@ -237,8 +246,12 @@ func (l *leadership) place(request placement.Request) ([][]fsm.NodeNum, error) {
 	return targets, nil
 }
 
-// view is the DataNodes as placement sees them.
+// view is the DataNodes as placement sees them. The caller holds mu.
 func (l *leadership) view() []placement.Node {
+	copying := make(map[fsm.NodeNum]int64) // bytes
+	for _, c := range l.ledger.Ongoing() {
+		copying[c.Target] += c.Chunk.Size
+	}
 	var nodes []placement.Node
 	l.n.machine.Read(func(s *fsm.State) {
 		for _, node := range s.Nodes() {
@@ -248,7 +261,7 @@ func (l *leadership) view() []placement.Node {
 				Serving:  node.Service == fsm.InService,
 				Writable: node.Writable && node.URL != "",
 				Free:     node.Free,
-				InFlight: l.inFlight[node.Num],
+				InFlight: l.inFlight[node.Num] + copying[node.Num],
 			})
 		}
 	})

@@ -25,6 +25,7 @@ type NameNode struct {
 	machine *fsm.Machine
 	metrics *metrics
 	slots   chan struct{} // one for each call being served
+	surveys chan struct{} // one for the caller of fsck being served
 
 	meta      *metaDir
 	group     *cluster.Group
@@ -51,11 +52,12 @@ func New(config Config) (*NameNode, error) {
 		return nil, err
 	}
 	n := &NameNode{
-		config: config,
-		logger: config.Logger.Named("namenode"),
-		slots:  make(chan struct{}, maxCalls),
-		opened: make(chan struct{}),
-		failed: make(chan struct{}),
+		config:  config,
+		logger:  config.Logger.Named("namenode"),
+		slots:   make(chan struct{}, maxCalls),
+		surveys: make(chan struct{}, 1),
+		opened:  make(chan struct{}),
+		failed:  make(chan struct{}),
 		dataNodes: &http.Client{
 			Transport: &http.Transport{
 				DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,

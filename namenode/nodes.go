@@ -37,8 +37,11 @@ func (n *NameNode) heartbeat(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if len(request.Removed)+len(request.Corrupt) > 0 || page != nil && page.Last {
+		l.unsettled.Store(true)
+	}
 	answer := protocol.HeartbeatReply{
-		ClusterID: n.clusterID(), Term: n.group.Term(), WantInventory: need && request.Incarnation > 0,
+		ClusterID: n.clusterID(), Term: l.term, WantInventory: need && request.Incarnation > 0,
 		Interval: n.config.HeartbeatInterval.Milliseconds(), Nodes: []protocol.Target{},
 	}
 	n.machine.Read(func(s *fsm.State) {
@@ -49,6 +52,7 @@ func (n *NameNode) heartbeat(c *call) (reply, error) {
 		}
 		answer.WantInventory = answer.WantInventory || request.Incarnation > 0 && s.Unconfirmed(num, unconfirmedAfter)
 	})
+	answer.Orders = l.orders(c.Context(), num)
 	return reply{http.StatusOK, answer}, nil
 }
 

@@ -66,6 +66,7 @@ func endpoints() []struct {
 		{protocol.Heartbeat, (*NameNode).heartbeat},
 		{protocol.Announce, (*NameNode).announce},
 		{protocol.ListNodes, (*NameNode).listNodes},
+		{protocol.Fsck, (*NameNode).fsck},
 		{protocol.GetLeader, (*NameNode).getLeader},
 		{protocol.JoinCluster, (*NameNode).joinCluster},
 		{protocol.RemoveMember, (*NameNode).removeMember},

@@ -3,6 +3,7 @@ package namenode
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -221,7 +222,11 @@ func (n *NameNode) commit(c *call, id dfs.UploadID, chunks []protocol.CommittedC
 		}
 	}
 	last := &fsm.Commit{Upload: id, Position: position, Chunks: stored[position:], Final: true}
-	return n.propose(c.Context(), last, c.requestID)
+	result, err := n.propose(c.Context(), last, c.requestID)
+	if slices.ContainsFunc(stored, func(s fsm.StoredChunk) bool { return len(s.Nodes) < upload.Replication }) {
+		n.unsettle()
+	}
+	return result, err
 }
 
 func (n *NameNode) abortUpload(c *call) (reply, error) {

@@ -263,7 +263,13 @@ func (s *surveyor) finish() *Report {
 	}
 	slices.SortFunc(degrees, degree.compare)
 	for _, d := range degrees {
-		s.report.Problems = append(s.report.Problems, s.found[d].listed...)
+		group := s.found[d]
+		if s.random != nil { // the end of a group may be cut off
+			s.random.Shuffle(len(group.listed), func(i, j int) {
+				group.listed[i], group.listed[j] = group.listed[j], group.listed[i]
+			})
+		}
+		s.report.Problems = append(s.report.Problems, group.listed...)
 	}
 	if len(s.report.Problems) > s.limit {
 		s.report.Problems, s.report.Truncated = s.report.Problems[:s.limit], true
