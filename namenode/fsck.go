@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/dfs-go/dfs-go/fsm"
@@ -132,11 +133,12 @@ func (d *describer) list(nums []fsm.NodeNum, conjunction string) string {
 	return strings.Join(names, conjunction)
 }
 
-// ids turns node numbers into IDs.
+// ids turns node numbers into IDs, in order.
 func (l locator) ids(nums []fsm.NodeNum) []dfs.NodeID {
 	ids := make([]dfs.NodeID, len(nums))
 	for i, num := range nums {
 		ids[i] = l[num].ID
 	}
+	slices.Sort(ids)
 	return ids
 }

@@ -52,6 +52,11 @@ func TestWrongCommandLines(t *testing.T) {
 		{"rm", "at least 1"},
 		{"mv a", "at least 2"},
 		{"nodes a", "unknown command"},
+		{"fsck a", "unknown command"},
+		{"setrep 2", "at least 2"},
+		{"setrep two a", "number of replicas"},
+		{"setrep 0 a", "1 to 16"},
+		{"setrep 17 a", "1 to 16"},
 		{"version a", "unknown command"},
 		{"admin join nn4", "accepts 3 arg"},
 		{"admin remove", "accepts 1 arg"},
@@ -107,7 +112,7 @@ func TestClassicCommands(t *testing.T) {
 // Every verb explains itself, with an example.
 func TestHelp(t *testing.T) {
 	verbs := []string{
-		"upload", "put", "download", "get", "cat", "ls", "stat", "mkdir", "rm", "mv", "nodes", "version", "namenode", "datanode",
+		"upload", "put", "download", "get", "cat", "ls", "stat", "mkdir", "rm", "mv", "nodes", "fsck", "setrep", "version", "namenode", "datanode",
 		"admin members", "admin leader", "admin join", "admin remove", "admin transfer", "admin snapshot",
 	}
 	for _, verb := range verbs {

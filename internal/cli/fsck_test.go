@@ -1,0 +1,68 @@
+package cli_test
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dfs-go/dfs-go/internal/protocol"
+	"github.com/dfs-go/dfs-go/internal/testcluster"
+)
+
+// With two DataNodes the default of three replicas cannot be had: that is not
+// healthy, until fewer are wanted.
+func TestFsckAndSetrep(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: 1, DataNodes: 2, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	s := session{t, strings.Join(c.URLs(), ",")}
+	if out := s.ok("fsck"); !strings.HasSuffix(out, "\nhealthy\n") || !strings.Contains(out, "chunks             0\n") || strings.Contains(out, "PROBLEM") {
+		t.Errorf("of an empty cluster: %s", out)
+	}
+	for _, path := range []string{"/a/one", "/a/b/two", "/three"} {
+		s.ok("upload", "-", path)
+	}
+	got := s.run("fsck")
+	if got.code != 1 || got.errors != "" || !strings.HasSuffix(got.out, "\nNOT healthy\n") {
+		t.Errorf("exit %d, %q, %s", got.code, got.errors, got.out)
+	}
+	for _, words := range []string{"under-replicated   3\n", "PROBLEM", "dn1,dn2", "/a/b/two", "waiting for another DataNode"} {
+		if !strings.Contains(got.out, words) {
+			t.Errorf("there is no %q in\n%s", words, got.out)
+		}
+	}
+	got = s.run("--json", "fsck")
+	var report protocol.FsckReply
+	if err := json.Unmarshal([]byte(got.out), &report); err != nil || got.code != 1 || report.Healthy || report.UnderReplicated != 3 || len(report.Problems) != 3 {
+		t.Errorf("exit %d, %v, %s", got.code, err, got.out)
+	}
+
+	s.fails("-R sets it for all files", "setrep", "2", "/a")
+	s.fails("2 DataNodes are registered", "setrep", "3", "/three")
+	s.fails("there is no /nowhere", "setrep", "-R", "2", "/nowhere")
+	s.equal("", "setrep", "2", "/three")
+	s.equal("", "setrep", "-R", "2", "/a")
+	s.equal("", "setrep", "-R", "1", "/a/one")
+	var file protocol.File
+	decode(t, s.run("--json", "stat", "/a/b/two"), &file)
+	if file.Replication != 2 {
+		t.Errorf("%+v", file)
+	}
+	decode(t, s.run("--json", "fsck"), &report)
+	if !report.Healthy || report.UnderReplicated != 0 || report.OverReplicated != 1 || report.Files != 3 {
+		t.Errorf("%+v", report)
+	}
+	if out := s.ok("fsck"); !strings.Contains(out, "surplus copies are not removed yet") {
+		t.Errorf("%s", out)
+	}
+}
