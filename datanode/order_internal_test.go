@@ -84,6 +84,9 @@ func TestTermIsNotedBeforeItsOrders(t *testing.T) {
 	}
 	h, s = heartbeaterOn(t, openAt(t, dir, hook))
 	beat(8, 0, 0, 1)
+	if h.failures != 1 || dfs.CodeOf(h.standing.check()) != dfs.Unavailable {
+		t.Error("an answer of an earlier term is believed after a restart")
+	}
 	beat(9, 0, 1, 1)
 	beat(10, 1, 2, 2)
 }
