@@ -46,6 +46,7 @@ func (m *metrics) observe(route protocol.Route, status int, took time.Duration) 
 type stateCollector struct {
 	n                                                  *NameNode
 	leads, term, applied, inodes, chunks, uploads, dns *prometheus.Desc
+	under, missing, copies                             *prometheus.Desc // of the leader only
 }
 
 func newStateCollector(n *NameNode) *stateCollector {
@@ -61,12 +62,15 @@ func newStateCollector(n *NameNode) *stateCollector {
 		chunks:  describe("chunks", "Chunks that the namespace knows."),
 		uploads: describe("uploads", "Uploads that are open."),
 		dns:     describe("datanodes", "DataNodes by state.", "state"),
+		under:   describe("chunks_under_replicated", "Chunks with too few live replicas when the leader last looked."),
+		missing: describe("chunks_missing", "Chunks without a live replica when the leader last looked."),
+		copies:  describe("copies_under_way", "Copies that the leader has ordered and that are not reported yet."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (s *stateCollector) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.leads, s.term, s.applied, s.inodes, s.chunks, s.uploads, s.dns} {
+	for _, d := range []*prometheus.Desc{s.leads, s.term, s.applied, s.inodes, s.chunks, s.uploads, s.dns, s.under, s.missing, s.copies} {
 		descriptions <- d
 	}
 }
@@ -77,8 +81,13 @@ func (s *stateCollector) Collect(values chan<- prometheus.Metric) {
 		values <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
 	leads := 0.0
-	if s.n.lead.Load() != nil {
+	if l := s.n.lead.Load(); l != nil {
 		leads = 1
+		gauge(s.copies, float64(l.copiesUnderWay()))
+		if report := l.surveyed.Load(); report != nil {
+			gauge(s.under, float64(report.Under))
+			gauge(s.missing, float64(report.Missing))
+		}
 	}
 	var inodes, chunks, uploads int
 	var nodes []fsm.Node

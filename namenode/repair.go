@@ -168,6 +168,12 @@ func orderOf(s *fsm.State, c *repair.Copy) protocol.Order {
 	return order
 }
 
+func (l *leadership) copiesUnderWay() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.ledger.Ongoing())
+}
+
 // unsettle has the next round of repair look at all chunks, if this NameNode
 // leads.
 func (n *NameNode) unsettle() {

@@ -144,6 +144,10 @@ func TestLostDataNodeIsRepaired(t *testing.T) {
 		len(p.Live) != 2 || !slices.Equal(p.Lost, []dfs.NodeID{lost}) || !slices.Equal(p.Files, []string{"/f"}) {
 		t.Errorf("%+v", p)
 	}
+	if _, metrics := f.n.raw(http.MethodGet, "/metrics", nil); !strings.Contains(string(metrics), "dfs_namenode_copies_under_way 1\n") ||
+		!strings.Contains(string(metrics), "dfs_namenode_chunks_under_replicated 1\n") {
+		t.Error("the metrics do not show the repair")
+	}
 	for range 10 {
 		if again := f.beat(); len(again) != 0 {
 			t.Fatalf("ordered again: %+v", again)
