@@ -16,6 +16,7 @@ const chunkSize = 100
 
 // world is a cluster of DataNodes and files of one chunk each.
 type world struct {
+	now   time.Time
 	nodes []fsm.Node
 	files []fsm.File
 	free  map[fsm.NodeNum]int64
@@ -63,7 +64,7 @@ func (w *world) file(replication int, nums ...fsm.NodeNum) dfs.ChunkID {
 func (w *world) chunk(id dfs.ChunkID) *fsm.Chunk { return &w.files[id-1].Contents[0] }
 
 func (w *world) view() View {
-	return View{Nodes: w.nodes, Files: func(yield func(*fsm.File) bool) {
+	return View{Now: w.now, Nodes: w.nodes, Files: func(yield func(*fsm.File) bool) {
 		for i := range w.files {
 			if !yield(&w.files[i]) {
 				return

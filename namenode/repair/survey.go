@@ -4,6 +4,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -11,6 +12,11 @@ import (
 
 // maxPaths bounds how many files are named for one chunk.
 const maxPaths = 10
+
+// goneAfter is how long a node is silent before it is taken for gone for good.
+// It does not speak for a partition any more, or nodes that were lost one by
+// one over the years would hold up repair for ever.
+const goneAfter = 24 * time.Hour
 
 // Kind is what is wrong with a chunk. The higher, the worse.
 type Kind uint8
@@ -25,6 +31,7 @@ const (
 
 // View is the part of the state that is surveyed.
 type View struct {
+	Now   time.Time // of the state's own clock
 	Nodes []fsm.Node
 	// Files yields every file that counts. What it yields is used only until
 	// the next one.
@@ -33,7 +40,7 @@ type View struct {
 
 // ViewOf returns the view of a state that does not change any more.
 func ViewOf(s *fsm.State) View {
-	return View{Nodes: s.Nodes(), Files: func(yield func(*fsm.File) bool) { s.Walk(yield) }}
+	return View{Now: s.Clock(), Nodes: s.Nodes(), Files: func(yield func(*fsm.File) bool) { s.Walk(yield) }}
 }
 
 // Report is what a survey found. The counts are of chunks; one that is wrong
@@ -50,7 +57,7 @@ type Report struct {
 	Problems  []Problem // the worst first
 	Truncated bool      // there are more problems than are listed
 
-	InService int // DataNodes
+	InService int // DataNodes, without those that are gone for good
 	Down      int // of those
 }
 
@@ -79,7 +86,7 @@ func Survey(view View, limit int, random *rand.Rand) *Report {
 		limit: limit, random: random, nodes: make(map[fsm.NodeNum]fsm.Node, len(view.Nodes)),
 		shared: make(map[dfs.ChunkID]*Problem), found: make(map[degree]*sample),
 	}
-	s.countNodes(view.Nodes)
+	s.countNodes(view)
 	for file := range view.Files {
 		s.report.Files++
 		for i := range file.Contents {
@@ -121,11 +128,12 @@ type surveyor struct {
 	report Report
 }
 
-func (s *surveyor) countNodes(nodes []fsm.Node) {
+func (s *surveyor) countNodes(view View) {
 	racks := make(map[string]bool)
-	for _, n := range nodes {
+	for _, n := range view.Nodes {
 		s.nodes[n.Num] = n
-		if n.Service != fsm.InService {
+		gone := n.Liveness == fsm.Down && view.Now.Sub(n.LastHeartbeat) > goneAfter
+		if n.Service != fsm.InService || gone {
 			continue
 		}
 		s.report.InService++

@@ -3,6 +3,7 @@ package repair
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -184,5 +185,27 @@ func TestMassLoss(t *testing.T) {
 	}
 	if w.survey().MassLoss() {
 		t.Error("nodes that were drained count as lost")
+	}
+}
+
+// Nodes that were lost long ago do not make the next loss look like a
+// partition.
+func TestGoneForGood(t *testing.T) {
+	w := newWorld(6).set(fsm.Down, 1, 2, 3)
+	w.now = time.Unix(1e9, 0)
+	for i := range w.nodes {
+		w.nodes[i].LastHeartbeat = w.now.Add(-time.Minute)
+	}
+	if !w.survey().MassLoss() {
+		t.Fatal("three of six at once are no mass loss")
+	}
+	w.node(1).LastHeartbeat, w.node(2).LastHeartbeat = w.now.Add(-25*time.Hour), w.now.Add(-1000*time.Hour)
+	report := w.survey()
+	if report.MassLoss() || report.InService != 4 || report.Down != 1 {
+		t.Fatalf("two are long gone: %+v", report)
+	}
+	w.file(3, 1, 2, 4)
+	if report := w.survey(); report.Under != 1 || len(report.Problems[0].Lost) != 2 {
+		t.Errorf("what they held is lost all the same: %+v", report)
 	}
 }
