@@ -111,3 +111,13 @@ func BenchmarkFreeze(b *testing.B) {
 		r.m.Freeze()
 	}
 }
+
+// BenchmarkWalk is the cost of a survey without the judging.
+func BenchmarkWalk(b *testing.B) {
+	s := manyFilesRig(b).m.Freeze()
+	for b.Loop() {
+		files := 0
+		s.Walk(func(*File) bool { files++; return true })
+		b.ReportMetric(float64(files), "files")
+	}
+}

@@ -250,8 +250,13 @@ func (n *NameNode) ready(*call) (reply, error) {
 
 // askForAdmission asks the leader of an existing group whether this NameNode,
 // which has no state, may take its place as a member: only if it never had any.
-func (n *NameNode) askForAdmission(ctx context.Context, _ dfs.ClusterID) error {
-	caller, err := n.caller()
+func (n *NameNode) askForAdmission(ctx context.Context, group dfs.ClusterID) error {
+	select {
+	case <-n.opened:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	caller, err := leader.New(leader.Config{Endpoints: n.others(), ClusterID: group, Logger: n.logger})
 	if err != nil {
 		return err
 	}
