@@ -396,14 +396,19 @@ func TestTooManyUploads(t *testing.T) {
 	data := content(1, 1000)
 	conn := dial(t, d)
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nX-DFS-CRC32C: %s\r\n\r\n%s", dfs.ChecksumOf(data), data[:10]); err != nil {
+	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\nX-DFS-CRC32C: %s\r\n\r\n", dfs.ChecksumOf(data)); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the only slot to be taken", func() bool {
-		a := do(t, putRequest(t, d, 2, data, ""))
-		return a.code(t) == dfs.OverLimit && a.header.Get("Retry-After") != ""
-	})
-	if _, err := conn.Write(data[10:]); err != nil {
+	// The node asks for the body when the request has the only slot.
+	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
+	asked := make([]byte, len(goOn))
+	if _, err := io.ReadFull(conn, asked); err != nil || string(asked) != goOn {
+		t.Fatalf("%q %v", asked, err)
+	}
+	if a := do(t, putRequest(t, d, 2, data, "")); a.code(t) != dfs.OverLimit || a.header.Get("Retry-After") == "" {
+		t.Errorf("with the only slot taken: %d %s", a.status, a.body)
+	}
+	if _, err := conn.Write(data); err != nil {
 		t.Fatal(err)
 	}
 	if a := readAnswer(t, conn); a.status != http.StatusCreated {
