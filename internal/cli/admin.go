@@ -140,7 +140,7 @@ func (a *app) adminTransfer() *cobra.Command {
 				}
 				return group.Leader.ID != before.Leader.ID
 			}
-			return a.untilLed(ctx, c, moved, "leader: ", fmt.Sprintf("%s still leads", before.Leader.ID))
+			return a.untilLed(ctx, c, moved, "", fmt.Sprintf("%s still leads", before.Leader.ID))
 		}),
 	}
 }
