@@ -161,11 +161,15 @@ func (g *Group) promoteCaughtUp(ctx context.Context, before map[raft.ServerID]in
 	return now
 }
 
+// hasCaughtUp tells whether the node follows this leader and holds nearly all of
+// the log. One that does not take part yet has another term, and a vote would
+// raise the quorum by somebody who never answers.
 func (g *Group) hasCaughtUp(ctx context.Context, s raft.Server) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	info, err := g.stream.probe(ctx, string(s.Address), dfs.NodeID(s.ID))
-	return err == nil && info.AppliedIndex+promoteWithin >= g.raft.CommitIndex()
+	behind := min(info.AppliedIndex, info.LastIndex)+promoteWithin < g.raft.CommitIndex()
+	return err == nil && info.Term == g.raft.CurrentTerm() && info.LastIndex > 0 && !behind
 }
 
 func (g *Group) promote(ctx context.Context, s raft.Server) {

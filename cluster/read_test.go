@@ -171,7 +171,7 @@ func TestReadRoundEndsWithItsReader(t *testing.T) {
 	close(release)
 	tasks.Wait()
 	q.spawn = func(func()) bool { return false }
-	wantCode(t, q.join(context.Background()), dfs.Unavailable)
+	wantCode(t, q.join(context.Background()), dfs.NotLeader)
 }
 
 func TestMajoritySince(t *testing.T) {

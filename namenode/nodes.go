@@ -38,7 +38,7 @@ func (n *NameNode) heartbeat(c *call) (reply, error) {
 		return reply{}, err
 	}
 	answer := protocol.HeartbeatReply{
-		ClusterID: n.clusterID(), Term: n.group.Term(), WantInventory: need && request.Incarnation > 0,
+		ClusterID: n.clusterID(), Term: l.term, WantInventory: need && request.Incarnation > 0,
 		Interval: n.config.HeartbeatInterval.Milliseconds(), Nodes: []protocol.Target{},
 	}
 	n.machine.Read(func(s *fsm.State) {
