@@ -91,15 +91,7 @@ come back empty, through join. The leader hands leadership over first.`,
 			if err != nil {
 				return err
 			}
-			before, err := a.leader(ctx, c)
-			if err != nil {
-				return err
-			}
-			if !isMember(before, id) {
-				return dfs.Errorf(dfs.NotFound, "%s is not a member of the group; see `dfs admin members`", id)
-			}
-			// Not found after that means that the answer to the first try was lost.
-			if err := c.RemoveMember(ctx, id); err != nil && dfs.CodeOf(err) != dfs.NotFound {
+			if err := c.RemoveMember(ctx, id); err != nil {
 				return err
 			}
 			gone := func(group protocol.LeaderReply) bool { return !isMember(group, id) }
