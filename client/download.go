@@ -42,7 +42,7 @@ func (c *Client) Download(ctx context.Context, path dfs.Path, w io.Writer, optio
 		c:         c,
 		path:      path,
 		file:      file,
-		nodes:     newNodeRecord(),
+		nodes:     newNodeRecord(c.penalty),
 		locations: make(map[dfs.ChunkID][]protocol.Target),
 		gone:      make(map[dfs.ChunkID]bool),
 	}
