@@ -45,4 +45,7 @@
 // then show the chunk to anyone. A failed fsync is final: the kernel may have
 // dropped the pages and will report success when asked again, so the chunk is
 // dropped and the store takes no more chunks until it is opened anew.
+//
+// Opening fsyncs each directory that has chunks before it believes in them: the
+// last process may have died before it could.
 package chunkstore

@@ -82,6 +82,13 @@ func (s *Store) examineShard(shard int) (shardContent, error) {
 	if err != nil {
 		return content, unreadable(s.dir, err)
 	}
+	if len(entries) > 0 {
+		// The last process may have died between a rename and its fsync. Such a
+		// chunk would be reported, and a repeated PUT of it acknowledged.
+		if err := s.disk.syncDir(s.shardDir(shard)); err != nil {
+			return content, unreadable(s.dir, err)
+		}
+	}
 	for _, e := range entries {
 		id, err := dfs.ParseChunkID(e.Name())
 		if err != nil || shardOf(id) != shard || !e.Type().IsRegular() {
