@@ -19,7 +19,7 @@ const (
 	maxConnections = 64
 	dialTimeout    = time.Second
 	firstPause     = 25 * time.Millisecond
-	longestPause   = 500 * time.Millisecond
+	longestPause   = 150 * time.Millisecond
 
 	defaultTryTimeout = 3 * time.Second
 	slowTryTimeout    = 30 * time.Second // also the limit that impatience grows to
