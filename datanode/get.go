@@ -23,7 +23,7 @@ func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.reads.take(w, "downloads")
+	release, err := s.reads.take(r.Context(), w)
 	if err != nil {
 		return err
 	}

@@ -113,6 +113,7 @@ func TestReadersAreBounded(t *testing.T) {
 	n := newNameNode(t)
 	c := config(t, n, "dn1")
 	c.Limits.Reads = 1
+	c.Limits.ForwardTimeout = 100 * time.Millisecond // twice what is waited for a slot
 	c.Limits.BodyTimeout = time.Second
 	d := start(t, c)
 	ready(t, n, d)

@@ -82,7 +82,7 @@ func (s *server) putChunk(w http.ResponseWriter, r *http.Request) error {
 		}
 		return err
 	}
-	release, err := s.writes.take(w, "uploads")
+	release, err := s.writes[len(up.pipeline)].take(r.Context(), w)
 	if err != nil {
 		return err
 	}

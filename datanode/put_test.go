@@ -391,6 +391,7 @@ func TestTooManyUploads(t *testing.T) {
 	n := newNameNode(t)
 	c := config(t, n, "dn1")
 	c.Limits.Writes = 1
+	c.Limits.ForwardTimeout = 100 * time.Millisecond // twice what is waited for a slot
 	d := start(t, c)
 	ready(t, n, d)
 	data := content(1, 1000)
@@ -417,6 +418,27 @@ func TestTooManyUploads(t *testing.T) {
 	waitUntil(t, "the slot to be free again", func() bool {
 		return do(t, putRequest(t, d, 2, data, "")).status == http.StatusCreated
 	})
+}
+
+// More uploads than a node takes at a time wait for their turn, on every node
+// of their pipelines, although the pipelines cross.
+func TestUploadsWaitForTheirTurn(t *testing.T) {
+	const uploads = 48
+	_, nodes := three(t, func(c *datanode.Config) {
+		c.Limits.Writes = 2
+		c.Limits.ForwardTimeout = time.Minute // a slow machine may take its time
+	})
+	pipelines := []string{"dn2,dn3", "dn3,dn1", "dn1,dn2"}
+	var wg sync.WaitGroup
+	for i := range uploads {
+		wg.Go(func() {
+			reply := put(t, nodes[i%3], dfs.ChunkID(i+1), content(byte(i), 300_000), pipelines[i%3])
+			if len(reply.Nodes) != 3 || len(reply.Failed) > 0 {
+				t.Errorf("upload %d: %+v", i, reply)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestFailingDisk(t *testing.T) {

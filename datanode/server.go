@@ -34,7 +34,7 @@ type server struct {
 	metrics  *metrics
 	log      hclog.Logger
 
-	writes  slots
+	writes  [dfs.MaxReplication]slots // by how many nodes come behind
 	reads   slots
 	buffers sync.Pool // of *[transferBuffer]byte
 }
@@ -48,13 +48,16 @@ type endpoint struct {
 }
 
 func newServer(config Config, store *chunkstore.Store, gate *gate, standing *standing, forward *forwarder, metrics *metrics, log hclog.Logger) *server {
-	return &server{
+	s := &server{
 		id: config.ID, limits: config.Limits, store: store, gate: gate, standing: standing,
 		forward: forward, metrics: metrics, log: log.Named("http"),
-		writes:  make(slots, config.Limits.Writes),
-		reads:   make(slots, config.Limits.Reads),
+		reads:   newSlots("downloads", config.Limits.Reads, config.Limits.ForwardTimeout/2),
 		buffers: sync.Pool{New: func() any { return new([transferBuffer]byte) }},
 	}
+	for behind := range s.writes {
+		s.writes[behind] = newSlots("uploads", config.Limits.Writes, config.Limits.ForwardTimeout/2)
+	}
+	return s
 }
 
 func (s *server) endpoints() []endpoint {
@@ -183,19 +186,6 @@ func (s *server) checkAddressee(header http.Header) error {
 		return dfs.Errorf(dfs.Conflict, "this is DataNode %s, not %.80q; ask a NameNode for its address", s.id, meant)
 	}
 	return nil
-}
-
-// slots bounds how many requests of a kind run at a time.
-type slots chan struct{}
-
-func (s slots) take(w http.ResponseWriter, what string) (release func(), err error) {
-	select {
-	case s <- struct{}{}:
-		return func() { <-s }, nil
-	default:
-		w.Header().Set("Retry-After", "1")
-		return nil, dfs.Errorf(dfs.OverLimit, "%d %s are running on this DataNode already; try again or use another", cap(s), what)
-	}
 }
 
 // recorder remembers the status. It passes ReadFrom on, without which nothing
