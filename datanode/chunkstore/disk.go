@@ -172,6 +172,22 @@ func isBroken(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENXIO)
 }
 
+// isUnreadable tells whether err is of one place of the disk, or of a file that
+// has gone.
+func isUnreadable(err error) bool {
+	for _, one := range []error{syscall.EIO, syscall.EBADMSG, badStructure, syscall.ENOENT} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
+}
+
+// isShortage tells whether err is of the process or the machine as a whole.
+func isShortage(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
+
 // writeError says for the sender of a chunk what went wrong on the disk.
 func writeError(id dfs.ChunkID, err error) error {
 	if isFull(err) {

@@ -36,7 +36,10 @@
 //	S + 4B + 32   4      CRC-32C of the data
 //	S + 4B + 36   4      CRC-32C of the footer up to here, from offset S
 //
-// A file of any other length, or whose ID is not its name, is damaged.
+// A file of any other length, or whose ID is not its name, is damaged, and goes
+// into quarantine. One of another format version or block size is of a newer
+// version of DFS-Go, and Open refuses the directory. One that cannot be read
+// says nothing of its content: it stays where it is and is not held.
 //
 // # Order of writing
 //

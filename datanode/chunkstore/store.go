@@ -50,8 +50,9 @@ type Store struct {
 
 // Open takes possession of a data directory, makes it ready if it is new, and
 // finds out what it holds. It fails with Conflict when the directory is another
-// node's or in use, Corrupt when its identity is damaged and Invalid when it
-// cannot be read or written.
+// node's, in use or of a newer version, Corrupt when its identity is damaged,
+// Internal when files or memory are short, and Invalid when it cannot be read
+// or written.
 func Open(config Config) (*Store, error) {
 	if _, err := dfs.ParseNodeID(string(config.NodeID)); err != nil {
 		return nil, err
