@@ -167,6 +167,19 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// notBegun tells whether an fsync failed before it began, for want of a file
+// descriptor for instance: that says nothing of the disk, unless it is broken.
+func notBegun(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && path.Op == "open"
+}
+
+// isFinal tells whether a failed fsync leaves it unknown what is on the disk.
+// A full disk, and one that could not even be asked, do not.
+func isFinal(err error) bool {
+	return isBroken(err) || !isFull(err) && !notBegun(err)
+}
+
 // isBroken tells whether err speaks of the disk rather than of the request.
 func isBroken(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENXIO)

@@ -47,7 +47,9 @@
 // into its place without replacing anything, fsync the directory, and only
 // then show the chunk to anyone. A failed fsync is final: the kernel may have
 // dropped the pages and will report success when asked again, so the chunk is
-// dropped and the store takes no more chunks until it is opened anew.
+// dropped and the store takes no more chunks until it is opened anew. A disk
+// that is merely full, or a directory that could not be opened for its fsync,
+// costs only the chunk.
 //
 // Opening fsyncs each directory that has chunks before it believes in them: the
 // last process may have died before it could.
