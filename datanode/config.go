@@ -34,7 +34,8 @@ type Limits struct {
 	// More wait for half of ForwardTimeout.
 	Writes int
 	Reads  int // GETs at a time; 1024. More wait as PUTs do
-	// BodyTimeout is how long the next 128 KiB of a transfer may take; 30 s.
+	// BodyTimeout is how long the next 128 KiB of a transfer may take, and any
+	// other body or answer as a whole; 30 s.
 	BodyTimeout time.Duration
 	// ForwardTimeout is how long the last node of a pipeline may show no sign of
 	// life; 6 s. Each node before it gets a quarter more, so that it is the

@@ -56,7 +56,8 @@ func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 	return s.send(w, chunk, part)
 }
 
-// send copies from the file in pieces, each with a deadline of its own. An
+// send copies from the file in pieces, each with a deadline of its own; the last
+// one holds until the answer is out. An
 // *os.File behind an io.LimitedReader is what the kernel can send by itself.
 func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteRange) error {
 	if _, err := chunk.File.Seek(part.start, io.SeekStart); err != nil {
@@ -73,9 +74,6 @@ func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteR
 		if err != nil {
 			return sendError(chunk.ID, part.start+part.length-left, err)
 		}
-	}
-	if err := control.SetWriteDeadline(time.Time{}); err != nil {
-		return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
 	}
 	return nil
 }

@@ -133,11 +133,6 @@ func (s *server) receive(w http.ResponseWriter, r *http.Request, writer *chunkst
 		down.grow(int64(n))
 		s.metrics.received.Add(float64(n))
 	}
-	// The deadline was for the body. The server goes on reading, to notice when
-	// the caller goes away, and making the chunk durable may take longer.
-	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
-	}
 	return nil
 }
 

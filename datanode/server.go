@@ -3,7 +3,6 @@ package datanode
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -127,14 +126,14 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, e endpoint) {
 	if cluster := s.store.Identity().ClusterID; cluster != "" {
 		w.Header().Set(protocol.HeaderClusterID, string(cluster))
 	}
+	recorder, r := record(w, r, s.limits.BodyTimeout)
 	if !s.gate.enter() {
 		w.Header().Set("Connection", "close")
-		protocol.WriteError(w, dfs.Errorf(dfs.Unavailable, "DataNode %s is shutting down; use another", s.id))
+		protocol.WriteError(recorder, dfs.Errorf(dfs.Unavailable, "DataNode %s is shutting down; use another", s.id))
 		return
 	}
 	defer s.gate.leave()
 	started := time.Now()
-	recorder := &recorder{ResponseWriter: w}
 	defer func() {
 		// Connections may be closed as soon as the gate is empty, and an answer
 		// must be on its way by then.
@@ -187,37 +186,3 @@ func (s *server) checkAddressee(header http.Header) error {
 	}
 	return nil
 }
-
-// recorder remembers the status. It passes ReadFrom on, without which nothing
-// is sent straight from the page cache.
-type recorder struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
-	}
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter.
-func (r *recorder) Write(p []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	return r.ResponseWriter.Write(p)
-}
-
-// ReadFrom implements io.ReaderFrom.
-func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	return io.Copy(r.ResponseWriter, src)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
