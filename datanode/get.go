@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -132,8 +133,15 @@ func parseRange(header http.Header, size int64) (byteRange, error) {
 	return byteRange{start: start, length: end - start + 1, partial: true}, nil
 }
 
-// parseOffset accepts digits only.
+// parseOffset accepts digits only. A number that is too large stands for any
+// position beyond the end.
 func parseOffset(text string) (int64, bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	return n, err == nil && text[0] >= '0' && text[0] <= '9'
+	if err != nil { // of digits, only too many are wrong
+		return math.MaxInt64, true
+	}
+	return n, true
 }
