@@ -88,11 +88,36 @@ func (s *server) handler() http.Handler {
 			s.answer(w, r, e)
 		})
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		err := dfs.Errorf(dfs.NotFound, "a DataNode has no %.120q", r.URL.Path)
-		s.answer(w, r, endpoint{protocol.Route{Pattern: "unknown"}, refuse(err)})
-	})
+	for _, pattern := range nameNodePatterns() {
+		mux.HandleFunc(pattern, s.refuseUnknown(func(path string) error {
+			return dfs.Errorf(dfs.Invalid, "this is DataNode %s, which has no %.120q; --namenodes needs the address of a NameNode", s.id, path)
+		}))
+	}
+	mux.HandleFunc("/", s.refuseUnknown(func(path string) error {
+		return dfs.Errorf(dfs.NotFound, "a DataNode has no %.120q", path)
+	}))
 	return mux
+}
+
+func (s *server) refuseUnknown(why func(path string) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, r, endpoint{protocol.Route{Pattern: "unknown"}, refuse(why(r.URL.Path))})
+	}
+}
+
+// nameNodePatterns are the paths that only a NameNode has. Whoever asks for one
+// has the wrong address, and must not take that for a file that is missing.
+func nameNodePatterns() []string {
+	var patterns []string
+	for _, r := range []protocol.Route{
+		protocol.CreateFile, protocol.GetFile, protocol.DeleteFile, protocol.AddChunks, protocol.CommitUpload, protocol.AbortUpload,
+		protocol.Stat, protocol.List, protocol.Mkdir, protocol.Rename, protocol.SetReplication, protocol.Heartbeat, protocol.Announce,
+		protocol.ListNodes, protocol.GetLeader, protocol.JoinCluster, protocol.RemoveMember, protocol.TransferLead, protocol.TakeSnapshot,
+	} {
+		patterns = append(patterns, r.Pattern)
+	}
+	slices.Sort(patterns)
+	return slices.Compact(patterns)
 }
 
 // choose finds the endpoint for a method. GET answers HEAD as well.
