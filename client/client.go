@@ -25,7 +25,7 @@ type Config struct {
 	Parallelism  int           // chunks in flight in each transfer, 1 to 64; 0 means 4
 	Timeout      time.Duration // of one metadata call with all its retries; 0 means 60 s
 	StallTimeout time.Duration // how long a DataNode may make no progress; 0 means 10 s
-	Patience     time.Duration // how long a download waits for a chunk that nobody can give; 0 means 30 s
+	Patience     time.Duration // how long a transfer waits for a chunk that nobody can give, or a DataNode that is busy; 0 means 30 s
 	Logger       hclog.Logger  // nil logs nothing
 }
 
@@ -37,6 +37,7 @@ type Client struct {
 	parallelism int
 	timeout     time.Duration
 	patience    time.Duration
+	penalty     time.Duration // that a DataNode is left out for when it failed
 	log         hclog.Logger
 }
 
@@ -61,6 +62,7 @@ func New(config Config) (*Client, error) {
 		parallelism: orDefault(config.Parallelism, defaultParallelism),
 		timeout:     orDefault(config.Timeout, defaultTimeout),
 		patience:    orDefault(config.Patience, defaultPatience),
+		penalty:     defaultPenalty,
 		log:         config.Logger.Named("client"),
 	}, nil
 }

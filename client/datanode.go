@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,7 +22,8 @@ import (
 const (
 	dataDialTimeout = 2 * time.Second
 	maxChunkAnswer  = 64 << 10 // bytes of JSON
-	shortPipeline   = 3        // nodes that can judge each other within the stall timeout
+	maxRetryAfter   = 5 * time.Second
+	shortPipeline   = 3 // nodes that can judge each other within the stall timeout
 )
 
 // dataNodes speaks with DataNodes. It makes one try at a time; what to do about
@@ -85,12 +87,30 @@ func (d *dataNodes) put(ctx context.Context, id dfs.ChunkID, targets []protocol.
 	}
 	defer response.Body.Close()
 	if response.StatusCode/100 != 2 {
-		return reply, protocol.ReadError(response)
+		return reply, refusalOf(response)
 	}
 	if err := protocol.DecodeJSON(guard.Reader(response.Body), maxChunkAnswer, false, &reply); err != nil {
 		return reply, err
 	}
 	return reply, checkReply(reply, id, targets, data, sum)
+}
+
+// busyError is a refusal for lack of a free slot. The same request will do
+// later.
+type busyError struct {
+	error
+	after time.Duration // that the node asks to wait
+}
+
+func (e *busyError) Unwrap() error { return e.error }
+
+func refusalOf(response *http.Response) error {
+	err := protocol.ReadError(response)
+	if dfs.CodeOf(err) != dfs.OverLimit {
+		return err
+	}
+	seconds, _ := strconv.ParseUint(response.Header.Get("Retry-After"), 10, 16) // none, or a date: as we like
+	return &busyError{err, min(time.Duration(seconds)*time.Second, maxRetryAfter)}
 }
 
 // checkReply believes only what can be true of the chunk that was sent.

@@ -48,7 +48,7 @@ func (c *Client) open(ctx context.Context, path dfs.Path) (*download, error) {
 		c:         c,
 		path:      path,
 		file:      file,
-		nodes:     newNodeRecord(),
+		nodes:     newNodeRecord(c.penalty),
 		locations: make(map[dfs.ChunkID][]protocol.Target),
 		gone:      make(map[dfs.ChunkID]bool),
 	}, err

@@ -70,6 +70,8 @@ func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
 	}
 	f.names = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(protocol.HeaderClusterID, clusterID)
+		w.Header().Set(protocol.HeaderNodeID, "nn1")
+		w.Header().Set(protocol.HeaderAppliedIndex, "1")
 		f.mu.Lock()
 		before := f.before
 		f.mu.Unlock()

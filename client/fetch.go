@@ -55,7 +55,7 @@ func (d *download) tryReplicas(ctx context.Context, p piece, buffer []byte) (nod
 			return nil, ctx.Err()
 		}
 		d.c.log.Warn("a replica could not be read", "chunk", p.ID, "node", target.ID, "url", target.URL, "error", err)
-		d.nodes.fail(target.ID)
+		d.nodes.fail(target.ID, time.Now())
 		failures[target.ID] = err
 	}
 	return failures, d.unreadable(p.ID, failures)

@@ -21,7 +21,7 @@ const (
 // send makes data durable on enough DataNodes: on all targets of the allocated
 // chunk if that goes, on minReplicas of them at least, and under a new ID on
 // other DataNodes when even that fails.
-func (u *upload) send(ctx context.Context, chunk protocol.AllocatedChunk, data []byte) (protocol.CommittedChunk, error) {
+func (u *upload) send(ctx context.Context, chunk allocated, data []byte) (protocol.CommittedChunk, error) {
 	sum := dfs.ChecksumOf(data)
 	pause := firstReplacePace
 	for replaced := 0; ; replaced++ {
@@ -49,70 +49,7 @@ func (u *upload) send(ctx context.Context, chunk protocol.AllocatedChunk, data [
 		if err != nil {
 			return protocol.CommittedChunk{}, dfs.Errorf(dfs.CodeOf(err), "%w (after these failures: %s)", err, failures)
 		}
-		chunk = replacement[0]
-	}
-}
-
-// place sends the chunk until enough nodes hold it, or every target has had its
-// turn as the first of a pipeline. It returns those that hold it. Sending one
-// chunk twice to a node is fine.
-func (u *upload) place(ctx context.Context, chunk protocol.AllocatedChunk, data []byte, sum dfs.Checksum) ([]dfs.NodeID, nodeFailures) {
-	var durable []dfs.NodeID
-	failures := make(nodeFailures)
-	untried := chunk.Targets
-	for len(durable) < u.minReplicas && ctx.Err() == nil {
-		pipeline := u.pipeline(untried, u.minReplicas-len(durable))
-		if len(pipeline) == 0 {
-			break
-		}
-		first := pipeline[0].ID
-		reply, err := u.c.data.put(ctx, chunk.ID, pipeline, data, sum)
-		if err != nil {
-			if ctx.Err() == nil {
-				u.nodes.fail(first)
-				failures[first] = err
-			}
-			untried = without(untried, first)
-			continue
-		}
-		for _, node := range reply.Nodes {
-			if !slices.Contains(durable, node) {
-				durable = append(durable, node)
-			}
-		}
-		u.nodes.succeed(reply.Nodes...)
-		u.blame(pipeline, reply, failures)
-		untried = without(untried, reply.Nodes...)
-	}
-	return durable, failures
-}
-
-// pipeline chooses whom to send to: those that have not failed this upload, and
-// the others as well only when there are not enough without them. One frozen
-// node would otherwise hold up every chunk.
-func (u *upload) pipeline(targets []protocol.Target, needed int) []protocol.Target {
-	good, bad := u.nodes.split(targets)
-	if len(good) >= needed {
-		return good
-	}
-	return slices.Concat(good, bad)
-}
-
-// blame notes the first node of a pipeline that failed. Those behind it are
-// reported as well, but may be fine.
-func (u *upload) blame(pipeline []protocol.Target, reply protocol.ChunkReply, failures nodeFailures) {
-	blamed := false
-	for _, target := range pipeline {
-		for _, hop := range reply.Failed {
-			if hop.ID != target.ID || slices.Contains(reply.Nodes, hop.ID) {
-				continue
-			}
-			failures[hop.ID] = hop.Error.Err()
-			if !blamed {
-				u.nodes.fail(hop.ID)
-				blamed = true
-			}
-		}
+		chunk = allocated{AllocatedChunk: replacement[0]}
 	}
 }
 

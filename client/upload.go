@@ -26,28 +26,55 @@ type UploadOptions struct {
 	Progress func(bytes int64)
 }
 
+// UploadResult says what became of an upload that is complete.
+type UploadResult struct {
+	protocol.CommitReply
+	Chunks      int `json:"chunks"`
+	Replication int `json:"replication"` // replicas wanted of each chunk
+	// UnderReplicated counts the chunks that have fewer replicas than wanted
+	// for the moment: LeastReplicas, or a few more. The cluster makes the rest
+	// as soon as it can.
+	UnderReplicated int `json:"under_replicated"`
+	LeastReplicas   int `json:"least_replicas,omitempty"` // of those
+}
+
 // Upload stores what r gives, to its end, as the file path. The file appears
 // whole when Upload returns nil, and not at all when it fails; the one
 // exception is dfs.UnknownOutcome, when the answer to the last request was
 // lost. Memory is bounded by the chunk size times (parallelism + 1).
 //
 // When ctx ends, Upload returns without waiting for a Read of r that blocks.
-func (c *Client) Upload(ctx context.Context, path dfs.Path, r io.Reader, options UploadOptions) (protocol.CommitReply, error) {
+func (c *Client) Upload(ctx context.Context, path dfs.Path, r io.Reader, options UploadOptions) (UploadResult, error) {
 	u, err := c.beginUpload(ctx, path, options)
 	if err != nil {
-		return protocol.CommitReply{}, notStored(ctx, path, err)
+		return UploadResult{}, notStored(ctx, path, err)
 	}
 	chunks, err := u.sendAll(ctx, r)
 	if err != nil {
 		u.abort(ctx)
-		return protocol.CommitReply{}, notStored(ctx, path, err)
+		return UploadResult{}, notStored(ctx, path, err)
 	}
 	reply, err := u.commit(ctx, chunks)
 	if err != nil && dfs.CodeOf(err) != dfs.UnknownOutcome {
 		u.abort(ctx)
 		err = notStored(ctx, path, err)
 	}
-	return reply, err
+	return u.result(reply, chunks), err
+}
+
+func (u *upload) result(reply protocol.CommitReply, chunks []protocol.CommittedChunk) UploadResult {
+	result := UploadResult{CommitReply: reply, Chunks: len(chunks), Replication: u.replication}
+	for _, chunk := range chunks {
+		replicas := len(chunk.Nodes)
+		if replicas >= u.replication {
+			continue
+		}
+		if result.UnderReplicated == 0 || replicas < result.LeastReplicas {
+			result.LeastReplicas = replicas
+		}
+		result.UnderReplicated++
+	}
+	return result
 }
 
 // notStored is the error of an upload that ended before its commit. That some
@@ -77,7 +104,8 @@ type upload struct {
 	id          dfs.UploadID
 	path        dfs.Path
 	chunkSize   int64
-	minReplicas int
+	replication int           // replicas wanted
+	minReplicas int           // replicas needed
 	lifetime    time.Duration // without a sign of life; 0 when unlimited
 	progress    func(int64)
 	allocator   *allocator
@@ -109,10 +137,11 @@ func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadO
 		id:          allocation.UploadID,
 		path:        path,
 		chunkSize:   allocation.ChunkSize,
+		replication: allocation.Replication,
 		minReplicas: max(1, allocation.MinReplicas),
 		lifetime:    time.Duration(allocation.ExpiresIn) * time.Second,
 		progress:    options.Progress,
-		nodes:       newNodeRecord(),
+		nodes:       newNodeRecord(c.penalty),
 	}
 	u.allocator = &allocator{
 		u:         u,
@@ -196,14 +225,14 @@ func (u *upload) cutOne(ctx context.Context, r io.Reader, buffers *buffers, grou
 	if len(sent) == dfs.MaxChunksPerFile {
 		return sent, dfs.Errorf(dfs.TooLarge, "the file has more than %d chunks of %d bytes: choose a larger chunk size", dfs.MaxChunksPerFile, u.chunkSize)
 	}
-	allocated, err := u.allocator.next(ctx)
+	next, err := u.allocator.next(ctx)
 	if err != nil {
 		return sent, err
 	}
 	chunk := new(protocol.CommittedChunk)
 	group.Go(func() (err error) {
 		defer buffers.put(buffer)
-		*chunk, err = u.send(ctx, allocated, (*buffer)[:n])
+		*chunk, err = u.send(ctx, next, (*buffer)[:n])
 		return err
 	})
 	return append(sent, chunk), readErr

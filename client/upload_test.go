@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/dfs-go/dfs-go/client"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -19,7 +22,7 @@ import (
 )
 
 // upload stores data and checks that it can be read back.
-func upload(t *testing.T, f *fakeCluster, c *client.Client, data []byte, options client.UploadOptions) {
+func upload(t *testing.T, f *fakeCluster, c *client.Client, data []byte, options client.UploadOptions) client.UploadResult {
 	t.Helper()
 	path := mustPath(t, "/file")
 	reply, err := c.Upload(t.Context(), path, iotest.HalfReader(bytes.NewReader(data)), options)
@@ -42,6 +45,7 @@ func upload(t *testing.T, f *fakeCluster, c *client.Client, data []byte, options
 	if n := f.liveUploads(); n != 0 {
 		t.Errorf("%d uploads are left", n)
 	}
+	return reply
 }
 
 func TestSizes(t *testing.T) {
@@ -132,6 +136,92 @@ func TestFailedNodeIsAvoided(t *testing.T) {
 	}
 }
 
+// One hiccup of one DataNode costs a few chunks a replica, not all the rest; it
+// is said which, and the node gets its second chance as the last of a pipeline.
+func TestHiccupIsForgiven(t *testing.T) {
+	for bad := range 3 {
+		f := newFakeCluster(t, 3)
+		var puts atomic.Int64
+		f.nodes[bad].setBefore(func(w http.ResponseWriter, r *http.Request) bool {
+			switch puts.Add(1) {
+			case 1:
+				return refuse(dfs.Unavailable)(w, r)
+			case 2:
+				if rest := r.Header.Get(protocol.HeaderPipeline); rest != "" {
+					t.Errorf("%s is tried again before %s", f.nodes[bad].id, rest)
+				}
+			}
+			return true
+		})
+		var log bytes.Buffer
+		c := f.client(func(config *client.Config) {
+			config.Parallelism = 1
+			config.Logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Warn})
+		})
+		c.SetPenalty(time.Nanosecond)
+		result := upload(t, f, c, randomBytes(40*chunkSize), client.UploadOptions{Size: -1})
+		if result.Chunks != 40 || result.Replication != 3 || result.UnderReplicated < 1 || result.UnderReplicated > 3 || result.LeastReplicas != 2 {
+			t.Errorf("dn%d: %+v", bad+1, result)
+		}
+		file, _ := f.file("/file")
+		short := 0
+		for _, chunk := range file.Chunks {
+			if len(chunk.Locations) < 3 {
+				short++
+			}
+		}
+		if short != result.UnderReplicated {
+			t.Errorf("%d chunks lack a replica; the result says %d", short, result.UnderReplicated)
+		}
+		if !strings.Contains(log.String(), "[WARN]") || !strings.Contains(log.String(), "node="+string(f.nodes[bad].id)) {
+			t.Errorf("the log does not blame %s: %s", f.nodes[bad].id, log.String())
+		}
+	}
+}
+
+// A node that stays bad is tried with one chunk at a time, not with all.
+func TestTrialsAreFew(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	f.nodes[0].setBefore(refuse(dfs.NoSpace))
+	result := upload(t, f, f.client(), randomBytes(40*chunkSize), client.UploadOptions{Size: -1})
+	if puts, _ := f.nodes[0].counts(); puts > 8 || result.UnderReplicated != 40 {
+		t.Errorf("%d tries, %+v", puts, result)
+	}
+}
+
+// A DataNode whose slots are taken is waited for: it keeps its replica of the
+// same chunk, wherever it stands in the pipeline.
+func TestBusyDataNodeIsWaitedFor(t *testing.T) {
+	for name, busy := range map[string][]int{"first": {0}, "middle": {1}, "last": {2}, "all": {0, 1, 2}} {
+		f := newFakeCluster(t, 4)
+		for _, i := range busy {
+			var puts atomic.Int64
+			f.nodes[i].setBefore(func(w http.ResponseWriter, r *http.Request) bool {
+				return puts.Add(1) > 1 || refuse(dfs.OverLimit)(w, r)
+			})
+		}
+		result := upload(t, f, f.client(), randomBytes(chunkSize), client.UploadOptions{Size: chunkSize})
+		file, _ := f.file("/file")
+		if result.UnderReplicated != 0 || len(file.Chunks[0].Locations) != 3 {
+			t.Errorf("%s: %+v", name, result)
+		}
+		f.mu.Lock()
+		if len(f.excluded) != 1 {
+			t.Errorf("%s: %d allocations, want the first only", name, len(f.excluded))
+		}
+		f.mu.Unlock()
+	}
+}
+
+func TestBusyForTooLong(t *testing.T) {
+	f := newFakeCluster(t, 4)
+	f.nodes[0].setBefore(refuse(dfs.OverLimit))
+	c := f.client(func(config *client.Config) { config.Patience = time.Millisecond })
+	if result := upload(t, f, c, randomBytes(10*chunkSize), client.UploadOptions{Size: -1}); result.UnderReplicated == 10 {
+		t.Errorf("no chunk went elsewhere: %+v", result)
+	}
+}
+
 func TestReplacementChunk(t *testing.T) {
 	f := newFakeCluster(t, 5)
 	f.nodes[0].Close()
@@ -158,7 +248,7 @@ func TestAllNodesFailForAWhile(t *testing.T) {
 			if puts.Add(1) > 6 {
 				return true
 			}
-			return refuse(dfs.OverLimit)(w, r)
+			return refuse(dfs.Unavailable)(w, r)
 		})
 	}
 	upload(t, f, f.client(), randomBytes(chunkSize), client.UploadOptions{})

@@ -129,6 +129,7 @@ func (g *Group) spawn(f func()) bool {
 	return true
 }
 
+// errShuttingDown sends the caller on: by the time it asks again, another leads.
 func errShuttingDown() error {
-	return dfs.Errorf(dfs.Unavailable, "this NameNode is shutting down")
+	return dfs.Errorf(dfs.NotLeader, "this NameNode is shutting down")
 }

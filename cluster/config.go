@@ -23,8 +23,8 @@ type Timing struct {
 // DefaultTiming elects a new leader in under two seconds on a LAN.
 func DefaultTiming() Timing {
 	return Timing{
-		HeartbeatTimeout: 600 * time.Millisecond,
-		ElectionTimeout:  600 * time.Millisecond,
+		HeartbeatTimeout: 400 * time.Millisecond,
+		ElectionTimeout:  400 * time.Millisecond,
 		LeaderLease:      300 * time.Millisecond,
 		CommitTimeout:    50 * time.Millisecond,
 	}

@@ -25,18 +25,34 @@ func (g *Group) form(ctx context.Context) error {
 	case g.hadState:
 		g.ready.Store(true)
 		return nil
+	case g.cfg.ClusterID() != "":
+		// The ID is only learned from the log. Whoever knows it has had one.
+		return dfs.Errorf(dfs.Corrupt, "this NameNode belonged to cluster %s, but its Raft log is gone: %s", g.cfg.ClusterID(), rejoinAdvice)
 	case g.cfg.Join:
 		g.logger.Info("waiting to be let into a group", "node", g.cfg.ID, "raft_addr", g.address)
-		select {
-		case id := <-g.contacts:
-			return g.seekAdmission(ctx, id)
-		case <-ctx.Done():
-			return nil
-		}
+		return g.waitForGroup(ctx)
 	case len(g.cfg.Peers) == 0:
 		return g.bootstrap([]Peer{{ID: g.cfg.ID, RaftAddr: g.address}})
 	}
 	return g.formWithPeers(ctx)
+}
+
+// waitForGroup waits until the right group wants to talk raft. Anyone can dial
+// the port, so a call from another cluster than that of -join changes nothing.
+func (g *Group) waitForGroup(ctx context.Context) error {
+	for {
+		select {
+		case id := <-g.contacts:
+			err := g.seekAdmission(ctx, id)
+			if dfs.CodeOf(err) != dfs.WrongCluster {
+				return err
+			}
+			g.learned.Store(nil)
+			g.logger.Warn("another cluster wants to take this NameNode in", "cluster", id, "error", err)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // formWithPeers looks at the other peers until they show that there is a group

@@ -131,10 +131,19 @@ func TestWipedMember(t *testing.T) {
 	wiped.stop()
 	wiped.wipe()
 	wiped.cfg.BootstrapWait = time.Millisecond
+	decided := make(chan struct{})
 	wiped.cfg.Admit = func(context.Context, dfs.ClusterID) error {
-		return dfs.Errorf(dfs.Conflict, "it has been a member before")
+		select {
+		case <-decided:
+			return dfs.Errorf(dfs.Conflict, "it has been a member before")
+		default:
+			return dfs.Errorf(dfs.Unavailable, "still looking")
+		}
 	}
 	wiped.start()
+	applyMany(t, leaderOf(t, nodes...), "while waiting", 10)
+	waitUntil(t, "the group to call", func() bool { return len(wiped.contacts) > 0 })
+	close(decided)
 	select {
 	case err := <-wiped.fatal:
 		wantCode(t, err, dfs.Conflict)
@@ -150,7 +159,7 @@ func TestWipedMember(t *testing.T) {
 	wiped.cfg.Admit = func(context.Context, dfs.ClusterID) error { return nil }
 	wiped.start()
 	awaitEntry(t, wiped, "b")
-	if got := wiped.machine.entries(); !slices.Equal(got, []string{"a", "b"}) {
+	if got, want := wiped.machine.entries(), leaderOf(t, nodes...).machine.entries(); !slices.Equal(got, want) {
 		t.Errorf("after admission it holds %q", got)
 	}
 }

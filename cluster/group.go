@@ -100,7 +100,7 @@ func (g *Group) open(ctx context.Context) error {
 	}
 	g.stream = newStream(listener, g.address, g.logger)
 	g.stream.self, g.stream.expect, g.stream.contact = g.identity, g.expectedAt, g.noteContact
-	g.transport = newTransport(g.stream, g.cfg.Logger.Named("transport"))
+	g.transport = newTransport(g.stream, quiet(g.logger.Named("transport")))
 	if err := g.openRaft(); err != nil {
 		g.transport.Close()
 		g.stream.wait()

@@ -137,8 +137,8 @@ func TestClosedGroupRefusesEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := n.Apply(ctx, []byte("b"))
-	wantCode(t, err, dfs.Unavailable)
-	wantCode(t, n.Barrier(ctx), dfs.Unavailable)
+	wantCode(t, err, dfs.NotLeader)
+	wantCode(t, n.Barrier(ctx), dfs.NotLeader)
 	wantCode(t, n.ReadIndex(ctx), dfs.NotLeader)
 	_, err = n.Snapshot(ctx)
 	wantCode(t, err, dfs.Unavailable)

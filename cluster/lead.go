@@ -15,6 +15,7 @@ const (
 	retryDuties     = time.Second // before a leader that could not hand over tries its duties again
 	promoteInterval = 500 * time.Millisecond
 	promoteWithin   = 64 // entries behind the leader that count as caught up
+	promoteLooks    = 2  // in a row at which a member must have caught up
 )
 
 // reign is one stretch of leadership.
@@ -137,27 +138,38 @@ func (g *Group) lead(r *reign) error {
 // promoteNonvoters gives a vote to each member that has caught up. One that has
 // not would only make it harder to find a majority.
 func (g *Group) promoteNonvoters(ctx context.Context) {
-	caughtUp := make(map[raft.ServerID]int) // looks in a row
+	var caughtUp map[raft.ServerID]int
 	for sleep(ctx, promoteInterval) {
-		seen := make(map[raft.ServerID]int)
-		for _, s := range g.servers() {
-			if s.Suffrage == raft.Voter || !g.hasCaughtUp(ctx, s) {
-				continue
-			}
-			seen[s.ID] = caughtUp[s.ID] + 1
-			if seen[s.ID] >= 2 {
-				g.promote(ctx, s)
-			}
-		}
-		caughtUp = seen
+		caughtUp = g.promoteCaughtUp(ctx, caughtUp)
 	}
 }
 
+// promoteCaughtUp looks once at all members without a vote. before says at how
+// many looks in a row each of them was found to have caught up; the new counts
+// are returned.
+func (g *Group) promoteCaughtUp(ctx context.Context, before map[raft.ServerID]int) map[raft.ServerID]int {
+	now := make(map[raft.ServerID]int)
+	for _, s := range g.servers() {
+		if s.Suffrage == raft.Voter || !g.hasCaughtUp(ctx, s) {
+			continue
+		}
+		now[s.ID] = before[s.ID] + 1
+		if now[s.ID] >= promoteLooks {
+			g.promote(ctx, s)
+		}
+	}
+	return now
+}
+
+// hasCaughtUp tells whether the node follows this leader and holds nearly all of
+// the log. One that does not take part yet has another term, and a vote would
+// raise the quorum by somebody who never answers.
 func (g *Group) hasCaughtUp(ctx context.Context, s raft.Server) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	info, err := g.stream.probe(ctx, string(s.Address), dfs.NodeID(s.ID))
-	return err == nil && info.AppliedIndex+promoteWithin >= g.raft.CommitIndex()
+	behind := min(info.AppliedIndex, info.LastIndex)+promoteWithin < g.raft.CommitIndex()
+	return err == nil && info.Term == g.raft.CurrentTerm() && info.LastIndex > 0 && !behind
 }
 
 func (g *Group) promote(ctx context.Context, s raft.Server) {

@@ -247,6 +247,10 @@ func (g *Group) change(ctx context.Context, plan func(membership) (begin, error)
 	case <-ctx.Done():
 		return leaderError(ctx.Err())
 	}
+	// A leader that was deposed without noticing knows an old configuration.
+	if err := g.ReadIndex(ctx); err != nil {
+		return err
+	}
 	start, err := plan(membership{index: g.machine.configIndex.Load(), servers: g.servers()})
 	if err != nil || start == nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -96,9 +97,12 @@ func TestMemberThatIsBehindGetsNoVote(t *testing.T) {
 	if err := leader.Join(ctx, "nn2", joiner.RaftAddr()); err != nil {
 		t.Fatal(err)
 	}
-	m, ok := member(t, leader, "nn2")
-	if !ok || m.Voter || leader.hasCaughtUp(ctx, leader.servers()[1]) {
-		t.Errorf("a member that holds nothing yet is %+v (%v)", m, ok)
+	var looks map[raft.ServerID]int
+	for range promoteLooks + 1 {
+		looks = leader.promoteCaughtUp(ctx, looks)
+	}
+	if m, ok := member(t, leader, "nn2"); !ok || m.Voter || looks["nn2"] > 0 {
+		t.Errorf("a member that holds nothing yet is %+v (%v), found to have caught up %d times", m, ok, looks["nn2"])
 	}
 	close(admit)
 	awaitVoter(t, leader, "nn2")
@@ -283,4 +287,22 @@ func TestChangesCarryTheIndexTheyWerePlannedAt(t *testing.T) {
 	if _, ok := member(t, leader, "nn9"); ok {
 		t.Error("a change that was planned for another configuration was made")
 	}
+}
+
+// TestRaftStoppingByItselfIsFatal removes the leader behind the back of Remove,
+// as a leader does that is removed while it cannot hand over.
+func TestRaftStoppingByItselfIsFatal(t *testing.T) {
+	t.Parallel()
+	nodes := newGroup(t, 3)
+	leader := leaderOf(t, nodes...)
+	if err := leader.raft.RemoveServer(raft.ServerID(leader.cfg.ID), 0, patience).Error(); err != nil {
+		t.Logf("removal: %v", err) // it may be stopped before it can answer
+	}
+	select {
+	case err := <-leader.fatal:
+		wantCode(t, err, dfs.Unavailable)
+	case <-time.After(patience):
+		t.Fatal("raft stopped and nobody was told")
+	}
+	apply(t, others(nodes, leader), "a")
 }

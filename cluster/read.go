@@ -33,6 +33,16 @@ func (g *Group) ReadIndex(ctx context.Context) error {
 	return g.reads.join(ctx)
 }
 
+// LeaderTerm returns the term in which this node leads, 0 when it does not.
+// Unlike Term it does not rise when the node hears of its successor, so it is
+// what orders of this leader are to be fenced with.
+func (g *Group) LeaderTerm() uint64 {
+	if r := g.reign.Load(); r != nil {
+		return r.term
+	}
+	return 0
+}
+
 // confirmLeadership returns nil when a majority has confirmed, after the call
 // began, that this node leads in the term of an effective reign.
 func (g *Group) confirmLeadership() error {

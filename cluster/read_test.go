@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -169,7 +171,7 @@ func TestReadRoundEndsWithItsReader(t *testing.T) {
 	close(release)
 	tasks.Wait()
 	q.spawn = func(func()) bool { return false }
-	wantCode(t, q.join(context.Background()), dfs.Unavailable)
+	wantCode(t, q.join(context.Background()), dfs.NotLeader)
 }
 
 func TestMajoritySince(t *testing.T) {
@@ -242,27 +244,186 @@ func TestDeposedLeaderRefusesReads(t *testing.T) {
 	old.Group.fatal(errors.New("enough")) // or Close waits until it steps down
 }
 
-// TestReadNeedsAnswersToItsOwnQuestion gives the leader what a long pause would
-// leave in its sockets: an answer of its followers from before the read.
-func TestReadNeedsAnswersToItsOwnQuestion(t *testing.T) {
+// TestAnswersFromBeforeAPauseConfirmNothing does to a leader what stopping its
+// process for some seconds does: answers of its followers wait in its sockets,
+// a new leader is elected, and then a read and the old answers come in together.
+func TestAnswersFromBeforeAPauseConfirmNothing(t *testing.T) {
 	t.Parallel()
-	nodes := newGroup(t, 3)
-	leader := leaderOf(t, nodes...)
+	nodes := newPeers(t, 3)
+	old := nodes[0]
+	// The old leader believes in itself for long, but sends heartbeats often
+	// enough (every tenth of its timeout, or twice that) for its followers.
+	for _, n := range nodes {
+		n.cfg.Timing.HeartbeatTimeout, n.cfg.Timing.ElectionTimeout = 2500*time.Millisecond, 2500*time.Millisecond
+	}
+	old.cfg.Timing.HeartbeatTimeout, old.cfg.Timing.ElectionTimeout, old.cfg.Timing.LeaderLease = 8*time.Second, 8*time.Second, 8*time.Second
+	toOld := putBehindLink(t, old, "")
+	links := []*pausableLink{putBehindLink(t, nodes[1], "nn1"), putBehindLink(t, nodes[2], "nn1")}
+	for _, n := range nodes {
+		n.start()
+	}
+	awaitCluster(t, nodes...)
 	ctx, cancel := testContext()
 	defer cancel()
-	if err := leader.ReadIndex(ctx); err != nil {
+	waitUntil(t, "nn1 to lead", func() bool {
+		if leader := leaderOf(t, nodes...); leader != old {
+			_ = leader.Transfer(ctx, "nn1") // until it works
+		}
+		return old.IsLeader()
+	})
+	toOld.swallowQuestions()
+	for _, l := range links {
+		l.holdAnswers()
+	}
+	for _, l := range links {
+		waitUntil(t, "an answer to wait", l.hasHeldAnswer)
+	}
+	for _, l := range links {
+		l.swallowQuestions()
+	}
+	apply(t, nodes[1:], "a")
+	result := make(chan error, 1)
+	go func() { result <- old.ReadIndex(ctx) }()
+	waitUntil(t, "the read to be under way", func() bool {
+		old.reads.mu.Lock()
+		defer old.reads.mu.Unlock()
+		return old.reads.running && old.reads.next == nil
+	})
+	time.Sleep(20 * time.Millisecond) // for raft to have counted what it has; the result must be the same without
+	for _, l := range links {
+		l.releaseAnswers()
+	}
+	select {
+	case err := <-result:
+		if err == nil {
+			t.Errorf("a deposed leader allows a read; it holds %q", old.machine.entries())
+		}
+	case <-time.After(time.Second): // it asks on, and nobody answers
+	}
+	old.Group.fatal(errors.New("enough")) // or Close waits until it steps down
+}
+
+// pausableLink is a proxy in front of one node. It can hold up what goes between
+// the node and one dialler, or all with the ID "", once the handshake is over.
+type pausableLink struct {
+	dialler dfs.NodeID
+	mu      sync.Mutex
+	changed *sync.Cond
+	hold    bool // answers wait
+	swallow bool // questions vanish
+	held    int  // answers that wait
+}
+
+// putBehindLink lets a node that was not started yet be reached through a link
+// only.
+func putBehindLink(t *testing.T, n *node, dialler dfs.NodeID) *pausableLink {
+	t.Helper()
+	l := &pausableLink{dialler: dialler}
+	l.changed = sync.NewCond(&l.mu)
+	outside := n.cfg.Listener
+	inside, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	term, now := leader.Term(), leader.transport.now()
-	voters := raft.Configuration{Servers: leader.servers()}
-	if leader.transport.majoritySince(now, term, raft.ServerID(leader.cfg.ID), voters) {
-		// A heartbeat has just come back; the next moment will do.
-		now = leader.transport.now()
+	n.cfg.Listener = inside
+	var tasks sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	tasks.Go(func() {
+		for {
+			conn, err := outside.Accept()
+			if err != nil {
+				return
+			}
+			tasks.Go(func() { l.forward(ctx, conn, inside.Addr().String()) })
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		outside.Close()
+		inside.Close()
+		l.releaseAnswers()
+		tasks.Wait()
+	})
+	return l
+}
+
+func (l *pausableLink) forward(ctx context.Context, from net.Conn, addr string) {
+	defer from.Close()
+	to, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
 	}
-	if err := leader.ReadIndex(ctx); err != nil {
-		t.Fatal(err)
+	defer to.Close()
+	defer context.AfterFunc(ctx, func() { from.Close(); to.Close() })()
+	body, err := readFrame(from)
+	if err != nil {
+		return
 	}
-	if !leader.transport.majoritySince(now, term, raft.ServerID(leader.cfg.ID), voters) {
-		t.Error("a read was confirmed by answers to earlier questions")
+	h, err := parseHello(body)
+	if err != nil {
+		return
 	}
+	if _, err := to.Write(frame(body)); err != nil {
+		return
+	}
+	ours := h.kind == kindRaft && (h.id == l.dialler || l.dialler == "")
+	var answers sync.WaitGroup
+	answers.Go(func() {
+		defer from.Close()
+		l.pump(from, to, func() bool { l.waitWhileHeld(ours); return true })
+	})
+	l.pump(to, from, func() bool { return !ours || !l.swallows() })
+	to.Close()
+	answers.Wait()
+}
+
+// pump copies until an end; forward decides about each piece.
+func (l *pausableLink) pump(to io.Writer, from io.Reader, forward func() bool) {
+	piece := make([]byte, 4096)
+	for {
+		n, err := from.Read(piece)
+		if err != nil {
+			return
+		}
+		if forward() {
+			if _, err := to.Write(piece[:n]); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (l *pausableLink) waitWhileHeld(ours bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !ours || !l.hold {
+		return
+	}
+	l.held++
+	for l.hold {
+		l.changed.Wait()
+	}
+}
+
+func (l *pausableLink) swallows() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.swallow
+}
+
+func (l *pausableLink) hasHeldAnswer() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held > 0
+}
+
+func (l *pausableLink) holdAnswers()      { l.set(func() { l.hold = true }) }
+func (l *pausableLink) swallowQuestions() { l.set(func() { l.swallow = true }) }
+func (l *pausableLink) releaseAnswers()   { l.set(func() { l.hold = false }) }
+
+func (l *pausableLink) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+	l.changed.Broadcast()
 }

@@ -156,7 +156,7 @@ func damageAsError(err *error) func() {
 	}
 }
 
-const rejoinAdvice = "remove this NameNode from the group, delete its directory and let it join again"
+const rejoinAdvice = "remove this NameNode from the group, empty its whole meta-dir and let it join again"
 
 func openFailure(path string, err error) error {
 	switch {

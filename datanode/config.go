@@ -32,15 +32,20 @@ type Config struct {
 
 // Limits bound what others can make the node do. Zero takes the default.
 type Limits struct {
-	Writes int // PUTs at a time; 64
-	Reads  int // GETs at a time; 1024
+	// Writes is how many PUTs run at a time, for each place in a pipeline; 64.
+	// More wait for half of ForwardTimeout.
+	Writes int
+	Reads  int // GETs at a time; 1024. More wait as PUTs do
 	Copies int // orders carried out at a time; 2
-	// BodyTimeout is how long the next 128 KiB of a transfer may take; 30 s.
+	// BodyTimeout is how long the next 128 KiB of a transfer may take, and any
+	// other body or answer as a whole; 30 s.
 	BodyTimeout time.Duration
 	// ForwardTimeout is how long the last node of a pipeline may show no sign of
-	// life, and a copy may take for its next 128 KiB; 6 s. Each node before it gets a quarter more, so that it is the
-	// node that hangs that is given up, and not the one that waits for it. A
-	// pipeline of three is judged before a client's 10 s are over.
+	// life, and a copy may take for its next 128 KiB; 6 s. Each node before the
+	// last gets a quarter more, so that it is the node that hangs that is given
+	// up, and not the one that waits for it. A pipeline of three is judged before
+	// a client's 10 s are over. Half of it is how long a request waits for its
+	// turn, so that a busy node does not seem to hang.
 	ForwardTimeout time.Duration
 	// ReportSize is how many chunk IDs a heartbeat carries at most;
 	// dfs.MaxChunksPerReport, which is also the most.

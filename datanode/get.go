@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -23,7 +24,7 @@ func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	release, err := s.reads.take(w, "downloads")
+	release, err := s.reads.take(r.Context(), w)
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,8 @@ func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 	return s.send(w, chunk, part)
 }
 
-// send copies from the file in pieces, each with a deadline of its own. An
+// send copies from the file in pieces, each with a deadline of its own; the last
+// one holds until the answer is out. An
 // *os.File behind an io.LimitedReader is what the kernel can send by itself.
 func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteRange) error {
 	if _, err := chunk.File.Seek(part.start, io.SeekStart); err != nil {
@@ -76,9 +78,6 @@ func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteR
 		if err != nil {
 			return sendError(chunk.ID, part.start+part.length-left, err)
 		}
-	}
-	if err := control.SetWriteDeadline(time.Time{}); err != nil {
-		return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
 	}
 	return nil
 }
@@ -137,8 +136,15 @@ func parseRange(header http.Header, size int64) (byteRange, error) {
 	return byteRange{start: start, length: end - start + 1, partial: true}, nil
 }
 
-// parseOffset accepts digits only.
+// parseOffset accepts digits only. A number that is too large stands for any
+// position beyond the end.
 func parseOffset(text string) (int64, bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	return n, err == nil && text[0] >= '0' && text[0] <= '9'
+	if err != nil { // of digits, only too many are wrong
+		return math.MaxInt64, true
+	}
+	return n, true
 }

@@ -40,6 +40,9 @@ func TestRanges(t *testing.T) {
 		{"bytes=-9999999", 206, 0, size, whole},
 		{"bytes=0-9999999", 206, 0, size, whole},
 		{"bytes=0-9223372036854775807", 206, 0, size, whole},
+		{"bytes=0-99999999999999999999", 206, 0, size, whole},
+		{"bytes=10-99999999999999999999", 206, 10, size, "bytes 10-299999/300000"},
+		{"bytes=-99999999999999999999", 206, 0, size, whole},
 		{"bytes=0-1,5-6", 200, 0, size, ""}, // several: the whole is allowed
 		{"chunks=0-1", 200, 0, size, ""},    // another unit
 		{"bytes=300000-", 416, 0, 0, "bytes */300000"},
@@ -53,7 +56,10 @@ func TestRanges(t *testing.T) {
 		{"bytes=--5", 416, 0, 0, "bytes */300000"},
 		{"bytes=+1-5", 416, 0, 0, "bytes */300000"},
 		{"bytes=1-+5", 416, 0, 0, "bytes */300000"},
-		{"bytes=0-99999999999999999999", 416, 0, 0, "bytes */300000"},
+		{"bytes=--99999999999999999999", 416, 0, 0, "bytes */300000"},
+		{"bytes=99999999999999999999-", 416, 0, 0, "bytes */300000"},
+		{"bytes=99999999999999999999-99999999999999999999", 416, 0, 0, "bytes */300000"},
+		{"bytes=0-99999999999999999999x", 416, 0, 0, "bytes */300000"},
 	} {
 		header := http.Header{}
 		if c.header != "" {
@@ -113,6 +119,7 @@ func TestReadersAreBounded(t *testing.T) {
 	n := newNameNode(t)
 	c := config(t, n, "dn1")
 	c.Limits.Reads = 1
+	c.Limits.ForwardTimeout = 100 * time.Millisecond // twice what is waited for a slot
 	c.Limits.BodyTimeout = time.Second
 	d := start(t, c)
 	ready(t, n, d)

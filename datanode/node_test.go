@@ -126,7 +126,10 @@ func TestRoutes(t *testing.T) {
 		allow        string
 	}{
 		{"GET", "/", nil, 404, dfs.NotFound, ""},
-		{"GET", "/files", nil, 404, dfs.NotFound, ""},
+		{"GET", "/nowhere", nil, 404, dfs.NotFound, ""},
+		{"GET", "/files", nil, 400, dfs.Invalid, ""},
+		{"GET", "/files/x", nil, 404, dfs.NotFound, ""},
+		{"DELETE", "/files?path=/x", nil, 400, dfs.Invalid, ""},
 		{"PUT", "/chunks", nil, 404, dfs.NotFound, ""},
 		{"GET", "/chunks/0000000000000001/x", nil, 404, dfs.NotFound, ""},
 		{"POST", chunk, nil, 405, dfs.MethodNotAllowed, "DELETE, GET, HEAD, PUT"},
@@ -158,6 +161,22 @@ func TestRoutes(t *testing.T) {
 	for _, name := range []string{"dfs_datanode_chunks 1", "dfs_datanode_writable 1", `dfs_datanode_requests_total{route="/chunks/{id}",status="421"} 2`, "dfs_datanode_received_bytes_total 10", "dfs_datanode_heartbeats_total"} {
 		if !strings.Contains(metrics, name) {
 			t.Errorf("/metrics has no %s", name)
+		}
+	}
+}
+
+// A client that was given a DataNode's address must not take the answer for a
+// file that is missing.
+func TestRoutesOfANameNode(t *testing.T) {
+	d := start(t, config(t, newNameNode(t), "dn1"))
+	for _, r := range []protocol.Route{
+		protocol.GetFile, protocol.CreateFile, protocol.DeleteFile, protocol.Stat, protocol.List, protocol.Mkdir, protocol.Rename,
+		protocol.SetReplication, protocol.ListNodes, protocol.GetLeader, protocol.Heartbeat, protocol.Announce, protocol.JoinCluster,
+		protocol.RemoveMember, protocol.TransferLead, protocol.TakeSnapshot, protocol.AddChunks, protocol.CommitUpload, protocol.AbortUpload,
+	} {
+		a := do(t, request(t, r.Method, d.URL()+strings.Replace(r.Pattern, "{id}", "x", 1), nil, nil))
+		if a.code(t) != dfs.Invalid || !strings.Contains(string(a.body), "this is DataNode dn1") || !strings.Contains(string(a.body), "--namenodes") {
+			t.Errorf("%s %s: %d %s", r.Method, r.Pattern, a.status, a.body)
 		}
 	}
 }

@@ -82,7 +82,7 @@ func (s *server) putChunk(w http.ResponseWriter, r *http.Request) error {
 		}
 		return err
 	}
-	release, err := s.writes.take(w, "uploads")
+	release, err := s.writes[len(up.pipeline)].take(r.Context(), w)
 	if err != nil {
 		return err
 	}
@@ -132,11 +132,6 @@ func (s *server) receive(w http.ResponseWriter, r *http.Request, writer *chunkst
 		left -= int64(n)
 		down.grow(int64(n))
 		s.metrics.received.Add(float64(n))
-	}
-	// The deadline was for the body. The server goes on reading, to notice when
-	// the caller goes away, and making the chunk durable may take longer.
-	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
 	}
 	return nil
 }

@@ -391,19 +391,25 @@ func TestTooManyUploads(t *testing.T) {
 	n := newNameNode(t)
 	c := config(t, n, "dn1")
 	c.Limits.Writes = 1
+	c.Limits.ForwardTimeout = 100 * time.Millisecond // twice what is waited for a slot
 	d := start(t, c)
 	ready(t, n, d)
 	data := content(1, 1000)
 	conn := dial(t, d)
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nX-DFS-CRC32C: %s\r\n\r\n%s", dfs.ChecksumOf(data), data[:10]); err != nil {
+	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\nX-DFS-CRC32C: %s\r\n\r\n", dfs.ChecksumOf(data)); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the only slot to be taken", func() bool {
-		a := do(t, putRequest(t, d, 2, data, ""))
-		return a.code(t) == dfs.OverLimit && a.header.Get("Retry-After") != ""
-	})
-	if _, err := conn.Write(data[10:]); err != nil {
+	// The node asks for the body when the request has the only slot.
+	const goOn = "HTTP/1.1 100 Continue\r\n\r\n"
+	asked := make([]byte, len(goOn))
+	if _, err := io.ReadFull(conn, asked); err != nil || string(asked) != goOn {
+		t.Fatalf("%q %v", asked, err)
+	}
+	if a := do(t, putRequest(t, d, 2, data, "")); a.code(t) != dfs.OverLimit || a.header.Get("Retry-After") == "" {
+		t.Errorf("with the only slot taken: %d %s", a.status, a.body)
+	}
+	if _, err := conn.Write(data); err != nil {
 		t.Fatal(err)
 	}
 	if a := readAnswer(t, conn); a.status != http.StatusCreated {
@@ -412,6 +418,27 @@ func TestTooManyUploads(t *testing.T) {
 	waitUntil(t, "the slot to be free again", func() bool {
 		return do(t, putRequest(t, d, 2, data, "")).status == http.StatusCreated
 	})
+}
+
+// More uploads than a node takes at a time wait for their turn, on every node
+// of their pipelines, although the pipelines cross.
+func TestUploadsWaitForTheirTurn(t *testing.T) {
+	const uploads = 48
+	_, nodes := three(t, func(c *datanode.Config) {
+		c.Limits.Writes = 2
+		c.Limits.ForwardTimeout = time.Minute // a slow machine may take its time
+	})
+	pipelines := []string{"dn2,dn3", "dn3,dn1", "dn1,dn2"}
+	var wg sync.WaitGroup
+	for i := range uploads {
+		wg.Go(func() {
+			reply := put(t, nodes[i%3], dfs.ChunkID(i+1), content(byte(i), 300_000), pipelines[i%3])
+			if len(reply.Nodes) != 3 || len(reply.Failed) > 0 {
+				t.Errorf("upload %d: %+v", i, reply)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestFailingDisk(t *testing.T) {

@@ -3,7 +3,6 @@ package datanode
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -34,7 +33,7 @@ type server struct {
 	metrics  *metrics
 	log      hclog.Logger
 
-	writes  slots
+	writes  [dfs.MaxReplication]slots // by how many nodes come behind
 	reads   slots
 	buffers sync.Pool // of *[transferBuffer]byte
 }
@@ -48,13 +47,16 @@ type endpoint struct {
 }
 
 func newServer(config Config, store *chunkstore.Store, gate *gate, standing *standing, forward *forwarder, metrics *metrics, log hclog.Logger) *server {
-	return &server{
+	s := &server{
 		id: config.ID, limits: config.Limits, store: store, gate: gate, standing: standing,
 		forward: forward, metrics: metrics, log: log.Named("http"),
-		writes:  make(slots, config.Limits.Writes),
-		reads:   make(slots, config.Limits.Reads),
+		reads:   newSlots("downloads", config.Limits.Reads, config.Limits.ForwardTimeout/2),
 		buffers: sync.Pool{New: func() any { return new([transferBuffer]byte) }},
 	}
+	for behind := range s.writes {
+		s.writes[behind] = newSlots("uploads", config.Limits.Writes, config.Limits.ForwardTimeout/2)
+	}
+	return s
 }
 
 func (s *server) endpoints() []endpoint {
@@ -86,11 +88,36 @@ func (s *server) handler() http.Handler {
 			s.answer(w, r, e)
 		})
 	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		err := dfs.Errorf(dfs.NotFound, "a DataNode has no %.120q", r.URL.Path)
-		s.answer(w, r, endpoint{protocol.Route{Pattern: "unknown"}, refuse(err)})
-	})
+	for _, pattern := range nameNodePatterns() {
+		mux.HandleFunc(pattern, s.refuseUnknown(func(path string) error {
+			return dfs.Errorf(dfs.Invalid, "this is DataNode %s, which has no %.120q; --namenodes needs the address of a NameNode", s.id, path)
+		}))
+	}
+	mux.HandleFunc("/", s.refuseUnknown(func(path string) error {
+		return dfs.Errorf(dfs.NotFound, "a DataNode has no %.120q", path)
+	}))
 	return mux
+}
+
+func (s *server) refuseUnknown(why func(path string) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, r, endpoint{protocol.Route{Pattern: "unknown"}, refuse(why(r.URL.Path))})
+	}
+}
+
+// nameNodePatterns are the paths that only a NameNode has. Whoever asks for one
+// has the wrong address, and must not take that for a file that is missing.
+func nameNodePatterns() []string {
+	var patterns []string
+	for _, r := range []protocol.Route{
+		protocol.CreateFile, protocol.GetFile, protocol.DeleteFile, protocol.AddChunks, protocol.CommitUpload, protocol.AbortUpload,
+		protocol.Stat, protocol.List, protocol.Mkdir, protocol.Rename, protocol.SetReplication, protocol.Heartbeat, protocol.Announce,
+		protocol.ListNodes, protocol.GetLeader, protocol.JoinCluster, protocol.RemoveMember, protocol.TransferLead, protocol.TakeSnapshot,
+	} {
+		patterns = append(patterns, r.Pattern)
+	}
+	slices.Sort(patterns)
+	return slices.Compact(patterns)
 }
 
 // choose finds the endpoint for a method. GET answers HEAD as well.
@@ -124,14 +151,14 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, e endpoint) {
 	if cluster := s.store.Identity().ClusterID; cluster != "" {
 		w.Header().Set(protocol.HeaderClusterID, string(cluster))
 	}
+	recorder, r := record(w, r, s.limits.BodyTimeout)
 	if !s.gate.enter() {
 		w.Header().Set("Connection", "close")
-		protocol.WriteError(w, dfs.Errorf(dfs.Unavailable, "DataNode %s is shutting down; use another", s.id))
+		protocol.WriteError(recorder, dfs.Errorf(dfs.Unavailable, "DataNode %s is shutting down; use another", s.id))
 		return
 	}
 	defer s.gate.leave()
 	started := time.Now()
-	recorder := &recorder{ResponseWriter: w}
 	defer func() {
 		// Connections may be closed as soon as the gate is empty, and an answer
 		// must be on its way by then.
@@ -184,50 +211,3 @@ func (s *server) checkAddressee(header http.Header) error {
 	}
 	return nil
 }
-
-// slots bounds how many requests of a kind run at a time.
-type slots chan struct{}
-
-func (s slots) take(w http.ResponseWriter, what string) (release func(), err error) {
-	select {
-	case s <- struct{}{}:
-		return func() { <-s }, nil
-	default:
-		w.Header().Set("Retry-After", "1")
-		return nil, dfs.Errorf(dfs.OverLimit, "%d %s are running on this DataNode already; try again or use another", cap(s), what)
-	}
-}
-
-// recorder remembers the status. It passes ReadFrom on, without which nothing
-// is sent straight from the page cache.
-type recorder struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
-	}
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter.
-func (r *recorder) Write(p []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	return r.ResponseWriter.Write(p)
-}
-
-// ReadFrom implements io.ReaderFrom.
-func (r *recorder) ReadFrom(src io.Reader) (int64, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	return io.Copy(r.ResponseWriter, src)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -2,7 +2,6 @@ package datanode
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
@@ -10,10 +9,6 @@ import (
 
 // statChunks tells which of the asked chunks are held durably.
 func (s *server) statChunks(w http.ResponseWriter, r *http.Request) error {
-	control := http.NewResponseController(w)
-	if err := control.SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)); err != nil {
-		return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
-	}
 	var request protocol.StatChunksRequest
 	if err := protocol.DecodeJSON(r.Body, protocol.StatChunks.MaxBody, true, &request); err != nil {
 		return err
@@ -28,7 +23,7 @@ func (s *server) statChunks(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	protocol.WriteJSON(w, http.StatusOK, reply)
-	return control.SetReadDeadline(time.Time{})
+	return nil
 }
 
 // health is bad when a person has to do something about this node.

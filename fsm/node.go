@@ -52,8 +52,11 @@ func (s *State) addNode(c *RegisterNode) (Result, error) {
 func (c *Heartbeats) apply(s *State) (Result, error) {
 	var result Result
 	for i := range c.Reports {
+		num := c.Reports[i].Node
+		// Of the parts of one report, only the last can add up.
+		result.NeedInventory = slices.DeleteFunc(result.NeedInventory, func(n NodeNum) bool { return n == num })
 		if s.report(&c.Reports[i]) {
-			result.NeedInventory = append(result.NeedInventory, c.Reports[i].Node)
+			result.NeedInventory = append(result.NeedInventory, num)
 		}
 	}
 	return result, nil
@@ -246,7 +249,7 @@ func (c *SetMember) apply(s *State) (Result, error) {
 		return Result{}, dfs.Errorf(dfs.Conflict, "NameNode %s is a member with another meta-dir; its votes and log were lost with that. Remove it with 'dfs admin remove %s', then start it with -join and let it in with 'dfs admin join'", c.ID, c.ID)
 	}
 	if known && old.removed && old.instance == c.Instance && c.Instance != "" {
-		return Result{}, dfs.Errorf(dfs.Conflict, "NameNode %s was removed; empty its meta-dir before it joins again", c.ID)
+		return Result{}, dfs.Errorf(dfs.Forbidden, "NameNode %s was removed; empty its meta-dir before it joins again", c.ID)
 	}
 	m := &member{id: c.ID, instance: c.Instance, url: c.URL, raftAddr: c.RaftAddr}
 	if known && !old.removed && c.Instance == "" {

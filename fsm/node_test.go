@@ -529,7 +529,7 @@ func TestMembers(t *testing.T) {
 		{"removed", []Command{announce("a")}, remove, "", Member{ID: "nn1", Instance: "a", Removed: true}},
 		{"removed, unknown", nil, remove, "", Member{ID: "nn1", Removed: true}},
 		{"removed twice", []Command{announce("a"), remove}, remove, "", Member{ID: "nn1", Instance: "a", Removed: true}},
-		{"removed, comes back", []Command{announce("a"), remove}, announce("a"), dfs.Conflict, Member{}},
+		{"removed, comes back", []Command{announce("a"), remove}, announce("a"), dfs.Forbidden, Member{}},
 		{"removed, new meta-dir", []Command{announce("a"), remove}, announce("b"), "", Member{ID: "nn1", Instance: "b"}},
 		{"removed, joined", []Command{announce("a"), remove}, announce(""), "", Member{ID: "nn1"}},
 	}

@@ -214,16 +214,15 @@ func (s *State) List(path dfs.Path, after string, limit int) (entries []Entry, m
 	return entries, more, nil
 }
 
-// Answer returns what the request was answered, if it is remembered.
-func (s *State) Answer(id dfs.RequestID) (result Result, err error, known bool) {
+// Answer returns what the request was answered, if it is remembered. An ID that
+// was used for another kind of command gets the refusal that Apply would give.
+func (s *State) Answer(id dfs.RequestID, command Command) (result Result, err error, known bool) {
 	r, ok := s.requests.Get(id)
 	if !ok || id == "" {
 		return Result{}, nil, false
 	}
-	if r.err != nil {
-		return Result{}, r.err, true
-	}
-	return r.result, nil, true
+	result, err = r.answer(command.number())
+	return result, err, true
 }
 
 // Upload returns an open upload, or why there is none.

@@ -81,7 +81,7 @@ func TestRetryGetsTheFirstAnswer(t *testing.T) {
 				if string(before) != string(content(t, r.m.Freeze())) {
 					t.Fatal("a retry took effect")
 				}
-				result, err, known := r.m.Freeze().Answer("again")
+				result, err, known := r.m.Freeze().Answer("again", c)
 				if !known || !reflect.DeepEqual(answerOf(result, err), first) {
 					t.Fatalf("it is remembered as %+v, %v, %t", result, err, known)
 				}
@@ -102,10 +102,10 @@ func TestRequestIDOfAnotherCall(t *testing.T) {
 	if _, err := r.applyAs("once", &Mkdir{Path: r.path("/a")}); err != nil {
 		t.Fatalf("the misuse has spoilt the memory: %v", err)
 	}
-	if _, _, known := r.m.Freeze().Answer("never"); known {
+	if _, _, known := r.m.Freeze().Answer("never", &Mkdir{}); known {
 		t.Fatal("a request that never came is known")
 	}
-	if _, _, known := r.m.Freeze().Answer(""); known {
+	if _, _, known := r.m.Freeze().Answer("", &Mkdir{}); known {
 		t.Fatal("the request without ID is known")
 	}
 }
@@ -142,7 +142,7 @@ func TestRequestsAreForgottenInOrder(t *testing.T) {
 		t.Fatalf("%d are remembered; want %d", s.requests.Len(), maxRequests)
 	}
 	for i, want := range map[int]bool{0: false, 18: false, 19: true, 20: false, 21: true, maxRequests + 19: true} {
-		if _, _, known := s.Answer(dfs.RequestID(fmt.Sprint(i))); known != want {
+		if _, _, known := s.Answer(dfs.RequestID(fmt.Sprint(i)), &Mkdir{}); known != want {
 			t.Errorf("request %d is remembered: %t; want %t", i, known, want)
 		}
 	}

@@ -113,7 +113,7 @@ func (c *AddChunks) apply(s *State) (Result, error) {
 		return Result{}, err
 	}
 	changed := *u
-	changed.touched = s.clock
+	changed.touched = max(s.clock, u.touched+1) // a sign of life counts while the clock stands still
 	first := s.allocate(&changed, c.Upload, c.Targets)
 	s.uploads.Set(c.Upload, &changed)
 	return Result{Upload: c.Upload, First: first, Count: len(c.Targets)}, nil
@@ -133,7 +133,7 @@ func (c *Commit) apply(s *State) (Result, error) {
 		}
 	}
 	changed := *u
-	changed.touched = s.clock
+	changed.touched = max(s.clock, u.touched+1) // a sign of life counts while the clock stands still
 	if c.Position == 0 {
 		s.unseal(&changed)
 	}

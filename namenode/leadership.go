@@ -30,7 +30,7 @@ const (
 type leadership struct {
 	n       *NameNode
 	ctx     context.Context
-	term    uint64 // under which it speaks to DataNodes
+	term    uint64 // in which this NameNode leads; orders are fenced with it
 	reports chan pendingReport
 
 	unsettled atomic.Bool                   // chunks may lack replicas since the last survey
@@ -45,7 +45,8 @@ type leadership struct {
 
 // leadGroup is run by the group, with an up-to-date state, from when this
 // NameNode becomes the leader until ctx ends with the leadership.
-func (n *NameNode) leadGroup(ctx context.Context, _ *cluster.Group) error {
+func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
+	term := group.LeaderTerm()
 	select {
 	case <-n.opened:
 	case <-ctx.Done():
@@ -56,7 +57,7 @@ func (n *NameNode) leadGroup(ctx context.Context, _ *cluster.Group) error {
 	}
 	tasks, ctx := errgroup.WithContext(ctx)
 	l := &leadership{
-		n: n, ctx: ctx, term: n.group.Term(), reports: make(chan pendingReport),
+		n: n, ctx: ctx, term: term, reports: make(chan pendingReport),
 		seen:     make(map[fsm.NodeNum]time.Time),
 		inFlight: make(map[fsm.NodeNum]int64),
 		random:   rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
@@ -65,7 +66,7 @@ func (n *NameNode) leadGroup(ctx context.Context, _ *cluster.Group) error {
 	l.refreshFlight()
 	n.lead.Store(l)
 	defer n.lead.Store(nil)
-	n.logger.Info("leading", "term", l.term)
+	n.logger.Info("leading", "term", term)
 	tasks.Go(l.collectReports)
 	tasks.Go(func() error { return l.every(n.config.HeartbeatInterval/4, l.judgeLiveness) })
 	tasks.Go(func() error { return l.every(min(n.config.UploadExpiry/10, time.Minute), l.expireUploads()) })

@@ -76,23 +76,48 @@ func (n *NameNode) announce(c *call) (reply, error) {
 	if len(request.Instance) != len(dfs.RandomHex()) {
 		return reply{}, dfs.Errorf(dfs.Invalid, "the instance of a NameNode is 32 hexadecimal digits")
 	}
-	known, found, err := n.findMember(request.ID)
-	switch {
-	case err != nil:
+	var known cluster.Member
+	err = n.confirmed(c.Context(), func() (err error) {
+		known, err = n.memberOrWhyNot(&request)
+		return err
+	})
+	if err != nil {
 		return reply{}, err
-	case !found:
-		return reply{}, dfs.Errorf(dfs.Conflict, "NameNode %s is not a member of this group; let it in with 'dfs admin join %s %s %s'", request.ID, request.ID, request.RaftAddr, request.URL)
 	}
 	if err := n.setMember(c.Context(), command); err != nil {
 		return reply{}, err
 	}
 	if known.RaftAddr != request.RaftAddr {
 		n.logger.Info("NameNode has moved", "id", request.ID, "from", known.RaftAddr, "to", request.RaftAddr)
-		if err := n.group.UpdateAddress(c.Context(), request.ID, request.RaftAddr); err != nil {
+		err := n.group.UpdateAddress(c.Context(), request.ID, request.RaftAddr)
+		if dfs.CodeOf(err) == dfs.Conflict { // with another change; the member asks again
+			return reply{}, dfs.Errorf(dfs.Unavailable, "the address of %s could not be changed: %w", request.ID, err)
+		}
+		if err != nil {
 			return reply{}, err
 		}
 	}
 	return reply{http.StatusOK, protocol.Empty{}}, nil
+}
+
+// memberOrWhyNot finds the member that announces itself. Forbidden, that it was
+// removed, makes its process end for good, so only a removal that is in the
+// state counts, not one that may still fail.
+func (n *NameNode) memberOrWhyNot(request *protocol.AnnounceRequest) (cluster.Member, error) {
+	known, found, err := n.findMember(request.ID)
+	if err != nil || found {
+		return known, err
+	}
+	var record fsm.Member
+	var recorded bool
+	n.machine.Read(func(s *fsm.State) { record, recorded = s.Member(request.ID) })
+	switch {
+	case recorded && record.Removed:
+		return known, dfs.Errorf(dfs.Forbidden, "NameNode %s was removed from the group", request.ID)
+	case recorded:
+		return known, dfs.Errorf(dfs.Unavailable, "NameNode %s is just joining or leaving the group", request.ID)
+	}
+	return known, dfs.Errorf(dfs.Conflict, "NameNode %s is not a member of this group; let it in with 'dfs admin join %s %s %s'", request.ID, request.ID, request.RaftAddr, request.URL)
 }
 
 // memberCommand parses what is said of a NameNode.
@@ -159,10 +184,9 @@ func (n *NameNode) removeMember(c *call) (reply, error) {
 		return reply{}, err
 	}
 	err = n.group.Remove(c.Context(), id)
-	if dfs.CodeOf(err) == dfs.NotFound && n.wasRemoved(id) {
-		return reply{http.StatusOK, protocol.Empty{}}, nil // a retry
-	}
-	if err != nil {
+	// Not being a member is no error for one that was: a retry, or the rest of a
+	// removal or of a join that was not finished.
+	if err != nil && (dfs.CodeOf(err) != dfs.NotFound || !n.recorded(id)) {
 		return reply{}, err
 	}
 	if _, err := n.propose(c.Context(), &fsm.RemoveMember{ID: id}, c.requestID); err != nil {
@@ -172,12 +196,9 @@ func (n *NameNode) removeMember(c *call) (reply, error) {
 	return reply{http.StatusOK, protocol.Empty{}}, nil
 }
 
-func (n *NameNode) wasRemoved(id dfs.NodeID) (removed bool) {
-	n.machine.Read(func(s *fsm.State) {
-		m, ok := s.Member(id)
-		removed = ok && m.Removed
-	})
-	return removed
+func (n *NameNode) recorded(id dfs.NodeID) (known bool) {
+	n.machine.Read(func(s *fsm.State) { _, known = s.Member(id) })
+	return known
 }
 
 func (n *NameNode) transferLead(c *call) (reply, error) {
@@ -304,7 +325,7 @@ func (n *NameNode) others() []string {
 // start, and notices when it is no longer a member: the leader stops talking
 // to a removed NameNode, so that it has to ask.
 func (n *NameNode) watchMembership() {
-	w := &membershipWatch{n: n, lastLeader: time.Now()}
+	w := &membershipWatch{n: n, member: n.group.HasState(), lastLeader: time.Now()}
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	for {
@@ -320,7 +341,7 @@ func (n *NameNode) watchMembership() {
 type membershipWatch struct {
 	n          *NameNode
 	member     bool // was one at some time
-	announced  time.Time
+	announced  bool // in this run
 	lastLeader time.Time
 }
 
@@ -339,7 +360,7 @@ func (w *membershipWatch) look() {
 		return
 	}
 	if w.member && time.Since(w.lastLeader) > loneliness {
-		w.askOthers()
+		w.announce() // it may have moved, so that the leader cannot reach it, or be no member any more
 	}
 }
 
@@ -347,24 +368,44 @@ func (w *membershipWatch) look() {
 // for the refusal of a member that has lost its memory.
 func (w *membershipWatch) announceOnce() {
 	n := w.n
-	if !w.announced.IsZero() || n.knownAsIs() {
+	if w.announced || n.knownAsIs() && !n.group.NeedsAddressUpdate() {
 		return
 	}
+	w.announced = w.announce()
+}
+
+// announce tells the leader where this NameNode is, and learns from its answer
+// when it may not go on: it was removed, or it has lost its memory. The leader
+// answers that only after it has made sure that it leads.
+func (w *membershipWatch) announce() (done bool) {
+	n := w.n
 	caller, err := n.caller()
 	if err != nil {
-		return // nobody else is known
+		return false // nobody else is known
 	}
 	defer caller.Close()
 	ctx, cancel := context.WithTimeout(n.ctx, watchTimeout)
 	defer cancel()
 	switch err := n.announceTo(ctx, caller); {
 	case err == nil:
-		w.announced = time.Now()
+		return true
+	case dfs.CodeOf(err) == dfs.Forbidden:
+		n.leaveForGood()
 	case dfs.CodeOf(err) == dfs.Conflict:
 		n.fatal(err)
 	default:
 		n.logger.Debug("the leader could not be told this NameNode's address yet", "error", err)
 	}
+	return false
+}
+
+// leaveForGood ends a NameNode that was removed.
+func (n *NameNode) leaveForGood() {
+	n.logger.Warn("this NameNode was removed from the group")
+	if err := n.meta.setRemoved(); err != nil {
+		n.logger.Error("the removal could not be written down", "error", err)
+	}
+	n.fatal(dfs.Errorf(dfs.Conflict, "NameNode %s was removed from the group; its process ends. To let it join again, empty %s and start it with -join", n.config.ID, n.config.MetaDir))
 }
 
 // knownAsIs tells whether the state already says the truth of this NameNode.
@@ -376,38 +417,4 @@ func (n *NameNode) knownAsIs() (same bool) {
 		}
 	})
 	return same
-}
-
-// askOthers asks the other NameNodes for their leader's list of members.
-func (w *membershipWatch) askOthers() {
-	n := w.n
-	caller, err := n.caller()
-	if err != nil {
-		return // nobody else is known
-	}
-	defer caller.Close()
-	for _, url := range n.others() {
-		ctx, cancel := context.WithTimeout(n.ctx, watchTimeout)
-		var answer protocol.LeaderReply
-		err := caller.DoAt(ctx, url, protocol.GetLeader, leader.Call{Out: &answer})
-		cancel()
-		if err == nil && w.excludedBy(&answer) {
-			n.logger.Warn("this NameNode was removed from the group", "says", answer.NodeID)
-			if err := n.meta.setRemoved(); err != nil {
-				n.logger.Error("the removal could not be written down", "error", err)
-			}
-			n.fatal(dfs.Errorf(dfs.Conflict, "NameNode %s was removed from the group; its process ends. To let it join again, empty %s and start it with -join", n.config.ID, n.config.MetaDir))
-			return
-		}
-	}
-}
-
-// excludedBy tells whether the answer is the leader's own and does not list
-// this NameNode.
-func (w *membershipWatch) excludedBy(answer *protocol.LeaderReply) bool {
-	own := w.n.clusterID()
-	if answer.Leader == nil || answer.Leader.ID != answer.NodeID || answer.ClusterID != own || own == "" {
-		return false
-	}
-	return !slices.ContainsFunc(answer.Members, func(m protocol.Member) bool { return m.ID == w.n.config.ID })
 }

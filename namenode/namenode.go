@@ -20,12 +20,14 @@ import (
 
 // NameNode is one NameNode of a group.
 type NameNode struct {
-	config  Config
-	logger  hclog.Logger
-	machine *fsm.Machine
-	metrics *metrics
-	slots   chan struct{} // one for each call being served
-	surveys chan struct{} // one for the caller of fsck being served
+	config    Config
+	logger    hclog.Logger
+	machine   *fsm.Machine
+	metrics   *metrics
+	slots     chan struct{} // one for each call of a client being served
+	nodeSlots chan struct{} // one for each call of a node
+	commits   commitLocks
+	surveys   chan struct{} // one for the caller of fsck being served
 
 	meta      *metaDir
 	group     *cluster.Group
@@ -52,12 +54,13 @@ func New(config Config) (*NameNode, error) {
 		return nil, err
 	}
 	n := &NameNode{
-		config:  config,
-		logger:  config.Logger.Named("namenode"),
-		slots:   make(chan struct{}, maxCalls),
-		surveys: make(chan struct{}, 1),
-		opened:  make(chan struct{}),
-		failed:  make(chan struct{}),
+		config:    config,
+		logger:    config.Logger.Named("namenode"),
+		slots:     make(chan struct{}, maxCalls),
+		nodeSlots: make(chan struct{}, maxNodeCalls),
+		opened:    make(chan struct{}),
+		failed:    make(chan struct{}),
+		surveys:   make(chan struct{}, 1),
 		dataNodes: &http.Client{
 			Transport: &http.Transport{
 				DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
@@ -153,6 +156,7 @@ func (n *NameNode) serveHTTP(listener net.Listener) {
 	n.server = &http.Server{
 		Handler:           n.routes(),
 		ReadHeaderTimeout: readHeaderTimeout,
+		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		BaseContext:       func(net.Listener) context.Context { return n.ctx },

@@ -24,9 +24,10 @@ func (n *NameNode) propose(ctx context.Context, command fsm.Command, request dfs
 	return result, nil
 }
 
-// remembered returns the answer that the request got before, if any.
-func (n *NameNode) remembered(request dfs.RequestID) (result fsm.Result, err error, known bool) {
-	n.machine.Read(func(s *fsm.State) { result, err, known = s.Answer(request) })
+// remembered returns the answer that the request got before, if any. Command
+// is one of the kind that the request asks for; it may be empty.
+func (n *NameNode) remembered(request dfs.RequestID, command fsm.Command) (result fsm.Result, err error, known bool) {
+	n.machine.Read(func(s *fsm.State) { result, err, known = s.Answer(request, command) })
 	return result, err, known
 }
 
@@ -43,7 +44,8 @@ func (n *NameNode) confirmed(ctx context.Context, check func() error) error {
 	return check()
 }
 
-// retryable marks a failure that is worth another try of the same request.
-type retryable struct{ error }
+// final marks an unavailability that the same request will meet again until
+// somebody does something about it, such as starting a DataNode.
+type final struct{ error }
 
-func (r retryable) Unwrap() error { return r.error }
+func (f final) Unwrap() error { return f.error }

@@ -20,7 +20,9 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 2 * time.Minute
 	callTimeout       = 60 * time.Second // from the header to the answer
-	maxCalls          = 4096             // at once; more are told to come back
+	maxCalls          = 4096             // of clients at once; more are told to come back
+	maxNodeCalls      = 256              // of DataNodes and NameNodes at once, whose bodies are large
+	writeTimeout      = 3 * time.Minute  // from the header to the last byte of the answer
 	bodyGrace         = 15 * time.Second // to send a body, and a second more for each of
 	bodyPace          = 64 << 10         // bytes
 )
@@ -113,11 +115,15 @@ func (n *NameNode) around(route protocol.Route, serve handler) http.HandlerFunc 
 func (n *NameNode) serve(w http.ResponseWriter, r *http.Request, route protocol.Route, serve handler) {
 	defer n.recovered(w, r)
 	n.setIdentity(w)
+	slots := n.slots
+	if route.Permission == protocol.Node {
+		slots = n.nodeSlots // clients in crowds must not make DataNodes look dead
+	}
 	select {
-	case n.slots <- struct{}{}:
-		defer func() { <-n.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	default:
-		n.fail(w, r, retryable{dfs.Errorf(dfs.OverLimit, "%d calls are being served; try again", maxCalls)})
+		n.fail(w, r, dfs.Errorf(dfs.OverLimit, "%d calls are being served; try again", cap(slots)))
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
@@ -149,11 +155,15 @@ func (n *NameNode) admit(c *call, route protocol.Route) error {
 			return dfs.Errorf(dfs.WrongCluster, "this NameNode belongs to cluster %s, you to %.64q; check the addresses of the NameNodes", ours, theirs)
 		}
 	}
-	if route.MaxBody > 0 {
+	if route.MaxBody > 0 && c.ContentLength != 0 {
 		if c.Header.Get("Content-Encoding") != "" {
 			return dfs.Errorf(dfs.Invalid, "bodies are taken as plain JSON, without Content-Encoding")
 		}
-		pace := time.Duration(min(max(c.ContentLength, 0), route.MaxBody)/bodyPace) * time.Second
+		length := c.ContentLength
+		if length < 0 || length > route.MaxBody {
+			length = route.MaxBody
+		}
+		pace := time.Duration(length/bodyPace) * time.Second
 		if err := http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(bodyGrace + pace)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return fmt.Errorf("set the deadline of a body: %w", err)
 		}
@@ -208,11 +218,12 @@ func (n *NameNode) setIdentity(w http.ResponseWriter) {
 
 // fail is the one place where an error becomes an answer.
 func (n *NameNode) fail(w http.ResponseWriter, r *http.Request, err error) {
-	var again retryable
+	var lasting final
 	switch code := dfs.CodeOf(err); {
 	case code == dfs.NotLeader:
 		err = n.pointToLeader(w, r)
-	case code == dfs.UnknownOutcome, code == dfs.Timeout, errors.As(err, &again):
+	case code == dfs.UnknownOutcome, code == dfs.Timeout, code == dfs.OverLimit,
+		code == dfs.Unavailable && !errors.As(err, &lasting):
 		w.Header().Set("Retry-After", "1")
 	case code == dfs.Internal || code == dfs.Corrupt:
 		n.logger.Error("call failed", "method", r.Method, "path", r.URL.Path, "request_id", r.Header.Get(protocol.HeaderRequestID), "error", err)

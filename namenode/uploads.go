@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"sync"
 
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -24,7 +25,7 @@ func (n *NameNode) createFile(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	result, err, known := n.remembered(c.requestID)
+	result, err, known := n.remembered(c.requestID, command)
 	if !known {
 		command.Targets, err = n.place(c.Context(), placement.Request{
 			Chunks: int(request.NumChunks), ChunkSize: command.ChunkSize,
@@ -89,7 +90,7 @@ func (n *NameNode) place(ctx context.Context, request placement.Request, explici
 		if request.Chunks > 0 {
 			var failed error
 			if targets, failed = l.place(request); failed != nil {
-				return failed
+				return final{failed}
 			}
 		}
 		if explicit {
@@ -140,9 +141,9 @@ func (n *NameNode) addChunks(c *call) (reply, error) {
 	if err := checkCount(request.NumChunks, request.Exclude); err != nil {
 		return reply{}, err
 	}
-	result, err, known := n.remembered(c.requestID)
+	command := &fsm.AddChunks{Upload: id}
+	result, err, known := n.remembered(c.requestID, command)
 	if !known {
-		command := &fsm.AddChunks{Upload: id}
 		if command.Targets, err = n.placeMore(c, id, &request); err != nil {
 			return reply{}, err
 		}
@@ -155,7 +156,7 @@ func (n *NameNode) addChunks(c *call) (reply, error) {
 }
 
 func (n *NameNode) placeMore(c *call, id dfs.UploadID, request *protocol.AddChunksRequest) ([][]fsm.NodeNum, error) {
-	upload, err := n.openUpload(c, id)
+	upload, err := n.openUpload(c.Context(), id)
 	if err != nil {
 		return nil, err
 	}
@@ -166,13 +167,9 @@ func (n *NameNode) placeMore(c *call, id dfs.UploadID, request *protocol.AddChun
 }
 
 // openUpload finds an upload, or makes sure that there is none.
-func (n *NameNode) openUpload(c *call, id dfs.UploadID) (upload fsm.Upload, err error) {
-	err = n.confirmed(c.Context(), func() (err error) {
-		n.machine.Read(func(s *fsm.State) {
-			if _, _, known := s.Answer(c.requestID); !known {
-				upload, err = s.Upload(id)
-			}
-		})
+func (n *NameNode) openUpload(ctx context.Context, id dfs.UploadID) (upload fsm.Upload, err error) {
+	err = n.confirmed(ctx, func() (err error) {
+		n.machine.Read(func(s *fsm.State) { upload, err = s.Upload(id) })
 		return err
 	})
 	return upload, err
@@ -192,41 +189,94 @@ func (n *NameNode) commitUpload(c *call) (reply, error) {
 	if len(request.Chunks) > dfs.MaxChunksPerFile {
 		return reply{}, dfs.Errorf(dfs.TooLarge, "the commit names %d chunks; a file has at most %d, so choose a larger chunk size", len(request.Chunks), dfs.MaxChunksPerFile)
 	}
-	result, err, known := n.remembered(c.requestID)
-	if !known {
-		result, err = n.commit(c, id, request.Chunks)
-	}
+	// A retry waits for the first try, whose parts it would undo.
+	unlock, err := n.commits.lock(c.Context(), id)
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{http.StatusOK, protocol.CommitReply{Path: result.Path, Size: result.Size}}, nil
+	defer unlock()
+	result, err, known := n.remembered(c.requestID, &fsm.Commit{})
+	if !known {
+		result, err = n.commit(c.Context(), id, c.requestID, request.Chunks)
+	}
+	if err != nil {
+		// The first try may have been under way with an earlier leader.
+		if result, answer, known := n.remembered(c.requestID, &fsm.Commit{}); known && answer == nil {
+			return committed(result), nil
+		}
+		return reply{}, err
+	}
+	return committed(result), nil
 }
 
-func (n *NameNode) commit(c *call, id dfs.UploadID, chunks []protocol.CommittedChunk) (fsm.Result, error) {
-	upload, err := n.openUpload(c, id)
+func committed(result fsm.Result) reply {
+	return reply{http.StatusOK, protocol.CommitReply{Path: result.Path, Size: result.Size}}
+}
+
+func (n *NameNode) commit(ctx context.Context, id dfs.UploadID, request dfs.RequestID, chunks []protocol.CommittedChunk) (fsm.Result, error) {
+	upload, err := n.openUpload(ctx, id)
 	if err != nil {
 		return fsm.Result{}, err
 	}
-	if result, err, known := n.remembered(c.requestID); known {
-		return result, err
-	}
-	stored, err := n.verify(c.Context(), &upload, chunks)
+	stored, err := n.verify(ctx, &upload, chunks)
 	if err != nil {
 		return fsm.Result{}, err
 	}
 	position := 0
 	for ; len(stored)-position > commitPart; position += commitPart {
 		part := &fsm.Commit{Upload: id, Position: position, Chunks: stored[position : position+commitPart]}
-		if _, err := n.propose(c.Context(), part, ""); err != nil {
+		if _, err := n.propose(ctx, part, ""); err != nil {
 			return fsm.Result{}, err
 		}
 	}
 	last := &fsm.Commit{Upload: id, Position: position, Chunks: stored[position:], Final: true}
-	result, err := n.propose(c.Context(), last, c.requestID)
+	result, err := n.propose(ctx, last, request)
 	if slices.ContainsFunc(stored, func(s fsm.StoredChunk) bool { return len(s.Nodes) < upload.Replication }) {
 		n.unsettle()
 	}
 	return result, err
+}
+
+// commitLocks lets one commit of an upload go on at a time. The zero value is
+// ready.
+type commitLocks struct {
+	mu   sync.Mutex
+	held map[dfs.UploadID]chan struct{} // closed when let go
+}
+
+// lock waits until no other commit of the upload is under way.
+func (l *commitLocks) lock(ctx context.Context, id dfs.UploadID) (unlock func(), err error) {
+	for {
+		held, mine := l.take(id)
+		if mine {
+			return func() { l.letGo(id, held) }, nil
+		}
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return nil, dfs.Errorf(dfs.Timeout, "another commit of upload %s is still under way: %w", id, ctx.Err())
+		}
+	}
+}
+
+func (l *commitLocks) take(id dfs.UploadID) (held chan struct{}, mine bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if held, taken := l.held[id]; taken {
+		return held, false
+	}
+	if l.held == nil {
+		l.held = make(map[dfs.UploadID]chan struct{})
+	}
+	l.held[id] = make(chan struct{})
+	return l.held[id], true
+}
+
+func (l *commitLocks) letGo(id dfs.UploadID, held chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.held, id)
+	close(held)
 }
 
 func (n *NameNode) abortUpload(c *call) (reply, error) {

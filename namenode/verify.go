@@ -154,7 +154,7 @@ func (h *holdings) confirm(chunk *protocol.CommittedChunk, replication int) (fsm
 	case len(stored.Nodes) >= needed:
 		return stored, nil
 	case silent != nil:
-		return stored, retryable{dfs.Errorf(dfs.Unavailable, "chunk %s was seen on %d DataNodes and replication %d needs %d: %w", chunk.ID, len(stored.Nodes), replication, needed, silent)}
+		return stored, dfs.Errorf(dfs.Unavailable, "chunk %s was seen on %d DataNodes and replication %d needs %d: %w", chunk.ID, len(stored.Nodes), replication, needed, silent)
 	case denied != nil:
 		return stored, dfs.Errorf(dfs.Invalid, "chunk %s is stored on %d DataNodes and replication %d needs %d: %w", chunk.ID, len(stored.Nodes), replication, needed, denied)
 	}

@@ -167,9 +167,38 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// notBegun tells whether an fsync failed before it began, for want of a file
+// descriptor for instance: that says nothing of the disk, unless it is broken.
+func notBegun(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && path.Op == "open"
+}
+
+// isFinal tells whether a failed fsync leaves it unknown what is on the disk.
+// A full disk, and one that could not even be asked, do not.
+func isFinal(err error) bool {
+	return isBroken(err) || !isFull(err) && !notBegun(err)
+}
+
 // isBroken tells whether err speaks of the disk rather than of the request.
 func isBroken(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENXIO)
+}
+
+// isUnreadable tells whether err is of one place of the disk, or of a file that
+// has gone.
+func isUnreadable(err error) bool {
+	for _, one := range []error{syscall.EIO, syscall.EBADMSG, badStructure, syscall.ENOENT} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
+}
+
+// isShortage tells whether err is of the process or the machine as a whole.
+func isShortage(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 // writeError says for the sender of a chunk what went wrong on the disk.

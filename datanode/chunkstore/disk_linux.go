@@ -7,6 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// badStructure is what file systems say of damage of their own.
+const badStructure = unix.EUCLEAN
+
 // allocate is fallocate(2). File systems without it find out later.
 func allocate(f *os.File, size int64) error {
 	for {

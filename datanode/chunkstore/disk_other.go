@@ -2,10 +2,17 @@
 
 package chunkstore
 
-import "os"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // allocate does nothing where there is no fallocate(2): a full disk is noticed
 // while writing.
 func allocate(*os.File, int64) error { return nil }
 
 func renameNoReplace(from, to string) error { return linkAndUnlink(from, to) }
+
+// badStructure is what file systems say of damage of their own.
+const badStructure = unix.EIO

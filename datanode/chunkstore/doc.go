@@ -37,7 +37,10 @@
 //	S + 4B + 32   4      CRC-32C of the data
 //	S + 4B + 36   4      CRC-32C of the footer up to here, from offset S
 //
-// A file of any other length, or whose ID is not its name, is damaged.
+// A file of any other length, or whose ID is not its name, is damaged, and goes
+// into quarantine. One of another format version or block size is of a newer
+// version of DFS-Go, and Open refuses the directory. One that cannot be read
+// says nothing of its content: it stays where it is and is not held.
 //
 // # Order of writing
 //
@@ -45,5 +48,10 @@
 // into its place without replacing anything, fsync the directory, and only
 // then show the chunk to anyone. A failed fsync is final: the kernel may have
 // dropped the pages and will report success when asked again, so the chunk is
-// dropped and the store takes no more chunks until it is opened anew.
+// dropped and the store takes no more chunks until it is opened anew. A disk
+// that is merely full, or a directory that could not be opened for its fsync,
+// costs only the chunk.
+//
+// Opening fsyncs each directory that has chunks before it believes in them: the
+// last process may have died before it could.
 package chunkstore

@@ -2,6 +2,7 @@ package chunkstore_test
 
 import (
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -69,6 +70,11 @@ func TestOrderOfWriting(t *testing.T) {
 	checkNoTemp(t, c.Dir)
 }
 
+// notOpened is the error of an fsync whose directory could not be opened.
+func notOpened(err error) error {
+	return &fs.PathError{Op: "open", Path: "a directory", Err: err}
+}
+
 func TestOneFailingOperation(t *testing.T) {
 	failOp := func(which chunkstore.Op, err error) func(int, chunkstore.Op, string) error {
 		return func(_ int, op chunkstore.Op, _ string) error {
@@ -92,10 +98,16 @@ func TestOneFailingOperation(t *testing.T) {
 		"write, full":    {chunkstore.OpWrite, syscall.ENOSPC, dfs.NoSpace, false},
 		"write":          {chunkstore.OpWrite, syscall.EIO, dfs.Internal, true},
 		"fsync":          {chunkstore.OpSyncFile, syscall.EIO, dfs.Internal, true},
-		"fsync, full":    {chunkstore.OpSyncFile, syscall.ENOSPC, dfs.NoSpace, true},
+		"fsync, full":    {chunkstore.OpSyncFile, syscall.ENOSPC, dfs.NoSpace, false},
+		"fsync, quota":   {chunkstore.OpSyncFile, syscall.EDQUOT, dfs.NoSpace, false},
+		"fsync, memory":  {chunkstore.OpSyncFile, syscall.ENOMEM, dfs.Internal, true},
 		"rename":         {chunkstore.OpRename, syscall.EACCES, dfs.Internal, false},
 		"rename, broken": {chunkstore.OpRename, syscall.EIO, dfs.Internal, true},
 		"fsync dir":      {chunkstore.OpSyncDir, syscall.EIO, dfs.Internal, true},
+		"dir, full":      {chunkstore.OpSyncDir, syscall.ENOSPC, dfs.NoSpace, false},
+		"dir, no files":  {chunkstore.OpSyncDir, notOpened(syscall.EMFILE), dfs.Internal, false},
+		"dir, no memory": {chunkstore.OpSyncDir, notOpened(syscall.ENOMEM), dfs.Internal, false},
+		"dir, no open":   {chunkstore.OpSyncDir, notOpened(syscall.EIO), dfs.Internal, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, config, s := faulty(t)

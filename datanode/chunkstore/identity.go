@@ -174,6 +174,10 @@ func decodeIdentity(content []byte) (Identity, error) {
 	return identity, nil
 }
 
+// unreadable says why a directory cannot be opened.
 func unreadable(dir string, err error) error {
+	if isShortage(err) {
+		return dfs.Errorf(dfs.Internal, "the data directory %s cannot be opened now: %w; raise the limit of open files, or free memory, and start again", dir, reason(err))
+	}
 	return dfs.Errorf(dfs.Invalid, "the data directory %s cannot be used: %w; give this user the right to read and write it, or choose another with -data-dir", dir, reason(err))
 }

@@ -56,29 +56,33 @@ func (s *Store) OpenChunk(id dfs.ChunkID) (*Chunk, error) {
 
 func (s *Store) checkFooter(c *Chunk) error {
 	foot, err := s.readFooter(c.File)
-	var broken *fs.PathError
-	switch {
-	case errors.As(err, &broken):
-		return readError(c.ID, err)
-	case err == nil && (Info{foot.id, foot.size, foot.crc}) != c.Info:
-		err = errors.New("the footer is that of another chunk")
+	if err == nil && (Info{foot.id, foot.size, foot.crc}) != c.Info {
+		err = damage("the footer is that of another chunk")
 	}
-	if err != nil {
+	var bad damage
+	switch {
+	case errors.As(err, &bad), errors.Is(err, errNewer): // the format was known when the store was opened
 		return s.condemn(c, err)
+	case err != nil:
+		return readError(c.ID, err)
 	}
 	c.blocks = foot.blocks
 	return nil
 }
 
-// readFooter reads and checks the footer. Errors of the disk are PathErrors.
+// readFooter reads and checks the footer. It fails like decodeFooter, or with
+// the error of the disk.
 func (s *Store) readFooter(f *os.File) (footer, error) {
 	stat, err := f.Stat()
 	if err != nil {
 		return footer{}, err
 	}
 	tail := make([]byte, min(stat.Size(), maxFooterSize))
-	if err := s.disk.readAt(f, tail, stat.Size()-int64(len(tail))); err != nil {
-		return footer{}, &fs.PathError{Op: "read", Path: f.Name(), Err: err}
+	switch err := s.disk.readAt(f, tail, stat.Size()-int64(len(tail))); {
+	case errors.Is(err, io.EOF):
+		return footer{}, damage("the file has become shorter")
+	case err != nil:
+		return footer{}, err
 	}
 	return decodeFooter(tail, stat.Size())
 }

@@ -2,7 +2,6 @@ package chunkstore
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -82,6 +81,13 @@ func (s *Store) examineShard(shard int) (shardContent, error) {
 	if err != nil {
 		return content, unreadable(s.dir, err)
 	}
+	if len(entries) > 0 {
+		// The last process may have died between a rename and its fsync. Such a
+		// chunk would be reported, and a repeated PUT of it acknowledged.
+		if err := s.disk.syncDir(s.shardDir(shard)); err != nil {
+			return content, unreadable(s.dir, err)
+		}
+	}
 	for _, e := range entries {
 		id, err := dfs.ParseChunkID(e.Name())
 		if err != nil || shardOf(id) != shard || !e.Type().IsRegular() {
@@ -89,19 +95,35 @@ func (s *Store) examineShard(shard int) (shardContent, error) {
 			continue
 		}
 		info, err := s.examine(id)
-		switch {
-		case err == nil:
+		if err == nil {
 			content.held = append(content.held, info)
 			continue
-		case errors.Is(err, fs.ErrPermission):
-			return content, unreadable(s.dir, err)
 		}
-		if err := s.moveAway(id, err.Error()); err != nil {
+		damaged, err := s.judge(id, err)
+		if err != nil {
 			return content, err
 		}
-		content.lost = append(content.lost, id)
+		if damaged {
+			content.lost = append(content.lost, id)
+		}
 	}
 	return content, nil
+}
+
+// judge deals with a file that could not be examined. Only what its content
+// says condemns it, and an error means that the store cannot be opened now.
+func (s *Store) judge(id dfs.ChunkID, why error) (damaged bool, err error) {
+	var bad damage
+	switch {
+	case errors.As(why, &bad):
+		return true, s.moveAway(id, why.Error())
+	case errors.Is(why, errNewer):
+		return false, dfs.Errorf(dfs.Conflict, "the chunk file %s %w; start that version", s.path(id), why)
+	case isUnreadable(why):
+		s.log.Error("a chunk cannot be read from the disk and is not offered; its file stays where it is", "chunk", id, "path", s.path(id), "error", why)
+		return false, nil
+	}
+	return false, unreadable(s.dir, why)
 }
 
 func (s *Store) examine(id dfs.ChunkID) (Info, error) {
@@ -115,7 +137,7 @@ func (s *Store) examine(id dfs.ChunkID) (Info, error) {
 		return Info{}, err
 	}
 	if foot.id != id {
-		return Info{}, errors.New("the footer is that of chunk " + foot.id.String())
+		return Info{}, damage("the footer is that of chunk " + foot.id.String())
 	}
 	return Info{ID: id, Size: foot.size, CRC32C: foot.crc}, nil
 }

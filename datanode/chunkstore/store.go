@@ -52,8 +52,9 @@ type Store struct {
 
 // Open takes possession of a data directory, makes it ready if it is new, and
 // finds out what it holds. It fails with Conflict when the directory is another
-// node's or in use, Corrupt when its identity is damaged and Invalid when it
-// cannot be read or written.
+// node's, in use or of a newer version, Corrupt when its identity is damaged,
+// Internal when files or memory are short, and Invalid when it cannot be read
+// or written.
 func Open(config Config) (*Store, error) {
 	if _, err := dfs.ParseNodeID(string(config.NodeID)); err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func Open(config Config) (*Store, error) {
 }
 
 func (s *Store) open(node dfs.NodeID) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := s.makeDataDir(); err != nil {
 		return unreadable(s.dir, err)
 	}
 	if err := s.takeLock(); err != nil {
@@ -124,32 +125,6 @@ func (s *Store) takeLock() error {
 		return unreadable(s.dir, err)
 	}
 	s.lock = lock
-	return nil
-}
-
-// makeDirectories makes what is missing, and makes it durable before a file
-// can be put there.
-func (s *Store) makeDirectories() error {
-	dirs := []string{s.chunksDir(), s.tempDir(), s.quarantineDir()}
-	for shard := range shardCount {
-		dirs = append(dirs, s.shardDir(shard))
-	}
-	made := false
-	for _, dir := range dirs {
-		err := os.Mkdir(dir, 0o700)
-		if err != nil && !errors.Is(err, os.ErrExist) {
-			return unreadable(s.dir, err)
-		}
-		made = made || err == nil
-	}
-	if !made {
-		return nil
-	}
-	for _, dir := range []string{s.chunksDir(), s.dir, filepath.Dir(filepath.Clean(s.dir))} {
-		if err := s.disk.syncDir(dir); err != nil {
-			return unreadable(s.dir, err)
-		}
-	}
 	return nil
 }
 

@@ -180,7 +180,9 @@ func (w *Writer) publish() error {
 	shard := shardOf(w.id)
 	err := s.shards[shard].do(func() error { return s.disk.syncDir(s.shardDir(shard)) })
 	if err != nil {
-		s.fail("fsync of a directory", err)
+		if isFinal(err) {
+			s.fail("fsync of a directory", err)
+		}
 		if err := s.disk.remove(final); err != nil {
 			s.log.Warn("a chunk that was refused stays on the disk", "chunk", w.id, "error", err)
 		}
@@ -196,13 +198,17 @@ func (w *Writer) finishFile() error {
 		return w.failed("write", err)
 	}
 	if err := s.disk.syncFile(w.file); err != nil {
-		s.fail("fsync of a file", err)
+		if isFinal(err) {
+			s.fail("fsync of a file", err)
+		}
 		return writeError(w.id, err)
 	}
 	err := w.file.Close()
 	w.file = nil
 	if err != nil {
-		s.fail("close", err)
+		if isFinal(err) {
+			s.fail("close", err)
+		}
 		return writeError(w.id, err)
 	}
 	return nil

@@ -34,7 +34,7 @@ func (a *app) adminLeader() *cobra.Command {
 		Example: "  dfs admin leader",
 		Args:    cobra.NoArgs,
 		RunE: a.with(func(ctx context.Context, c *client.Client, _ []string) error {
-			return a.untilLed(ctx, c, func(protocol.LeaderReply) bool { return true }, "no NameNode leads")
+			return a.untilLed(ctx, c, func(protocol.LeaderReply) bool { return true }, "", "no NameNode leads")
 		}),
 	}
 }
@@ -60,7 +60,7 @@ and then gets a vote; join returns when it has it, or after --timeout.`,
 					return m.ID == member.ID && m.Role != protocol.RoleNonvoter
 				})
 			}
-			return a.untilLed(ctx, c, votes, fmt.Sprintf("%s is in the group, but has no vote yet: it is still catching up; see `dfs admin members`", member.ID))
+			return a.untilLed(ctx, c, votes, fmt.Sprintf("%s is a member with a vote; leader: ", member.ID), fmt.Sprintf("%s is in the group, but has no vote yet: it is still catching up; see `dfs admin members`", member.ID))
 		}),
 	}
 }
@@ -91,19 +91,11 @@ come back empty, through join. The leader hands leadership over first.`,
 			if err != nil {
 				return err
 			}
-			before, err := a.leader(ctx, c)
-			if err != nil {
-				return err
-			}
-			if !isMember(before, id) {
-				return dfs.Errorf(dfs.NotFound, "%s is not a member of the group; see `dfs admin members`", id)
-			}
-			// Not found after that means that the answer to the first try was lost.
-			if err := c.RemoveMember(ctx, id); err != nil && dfs.CodeOf(err) != dfs.NotFound {
+			if err := c.RemoveMember(ctx, id); err != nil {
 				return err
 			}
 			gone := func(group protocol.LeaderReply) bool { return !isMember(group, id) }
-			return a.untilLed(ctx, c, gone, fmt.Sprintf("%s is still in the group; see `dfs admin members`", id))
+			return a.untilLed(ctx, c, gone, fmt.Sprintf("%s is removed; leader: ", id), fmt.Sprintf("%s is still in the group; see `dfs admin members`", id))
 		}),
 	}
 }
@@ -140,7 +132,7 @@ func (a *app) adminTransfer() *cobra.Command {
 				}
 				return group.Leader.ID != before.Leader.ID
 			}
-			return a.untilLed(ctx, c, moved, fmt.Sprintf("%s still leads", before.Leader.ID))
+			return a.untilLed(ctx, c, moved, "", fmt.Sprintf("%s still leads", before.Leader.ID))
 		}),
 	}
 }
@@ -149,8 +141,9 @@ func (a *app) leader(ctx context.Context, c *client.Client) (protocol.LeaderRepl
 	return a.waitLed(ctx, c, func(protocol.LeaderReply) bool { return true }, "no NameNode leads")
 }
 
-// untilLed waits until the group is as wanted, and prints who leads it.
-func (a *app) untilLed(ctx context.Context, c *client.Client, wanted func(protocol.LeaderReply) bool, otherwise string) error {
+// untilLed waits until the group is as wanted, and prints that it is and who
+// leads it.
+func (a *app) untilLed(ctx context.Context, c *client.Client, wanted func(protocol.LeaderReply) bool, done, otherwise string) error {
 	group, err := a.waitLed(ctx, c, wanted, otherwise)
 	if err != nil {
 		return err
@@ -158,7 +151,7 @@ func (a *app) untilLed(ctx context.Context, c *client.Client, wanted func(protoc
 	if a.json {
 		return a.printJSON(group)
 	}
-	_, err = fmt.Fprintln(a.stdout, group.Leader.ID)
+	_, err = fmt.Fprintf(a.stdout, "%s%s\n", done, group.Leader.ID)
 	return err
 }
 

@@ -376,7 +376,8 @@ func testAdmin(t *testing.T, s session) {
 	if table := s.ok("admin", "members"); strings.Contains(table, after+" ") {
 		t.Errorf("%s is still a member: %s", after, table)
 	}
-	s.fails(after, "admin", "remove", after)
+	s.ok("admin", "remove", after) // again: it is removed
+	s.fails("nn9", "admin", "remove", "nn9")
 }
 
 // The daemons start, serve, and stop when their context ends.

@@ -192,3 +192,14 @@ func TestProgressBar(t *testing.T) {
 		t.Error("a bar where there is no terminal")
 	}
 }
+
+func TestShortfall(t *testing.T) {
+	for want, r := range map[string]client.UploadResult{
+		"stored, but 23 of 25 chunks have 2 of 3 replicas":                     {Chunks: 25, Replication: 3, UnderReplicated: 23, LeastReplicas: 2},
+		"stored, but 1 of 2 chunks have at least 2, but fewer than 5 replicas": {Chunks: 2, Replication: 5, UnderReplicated: 1, LeastReplicas: 2},
+	} {
+		if got := shortfall(r); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

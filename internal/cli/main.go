@@ -151,6 +151,11 @@ func (a *app) complain(err error) {
 	fmt.Fprintf(a.stderr, "%s: %s%s\n", a.name, oneLine(err.Error()), code)
 }
 
+// notice tells, on one line, something that is no failure.
+func (a *app) notice(message string) {
+	fmt.Fprintf(a.stderr, "%s: %s\n", a.name, oneLine(message))
+}
+
 // errReported fails a run whose errors have been printed already.
 var errReported = errors.New("some of it failed")
 

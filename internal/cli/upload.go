@@ -88,15 +88,27 @@ func (a *app) uploadAll(ctx context.Context, c *client.Client, sources []string,
 		if err != nil {
 			return err
 		}
-		reply, err := a.uploadOne(ctx, c, source, path, flags)
+		result, err := a.uploadOne(ctx, c, source, path, flags)
 		if err != nil {
 			return err
 		}
+		if result.UnderReplicated > 0 {
+			a.notice(path.String() + " is " + shortfall(result))
+		}
 		if a.json {
-			return a.printJSON(reply)
+			return a.printJSON(result)
 		}
 		return nil
 	})
+}
+
+// shortfall says what is missing of a file that is stored all the same.
+func shortfall(r client.UploadResult) string {
+	replicas := fmt.Sprintf("%d of %d replicas", r.LeastReplicas, r.Replication)
+	if r.LeastReplicas+1 < r.Replication {
+		replicas = fmt.Sprintf("at least %d, but fewer than %d replicas", r.LeastReplicas, r.Replication)
+	}
+	return fmt.Sprintf("stored, but %d of %d chunks have %s", r.UnderReplicated, r.Chunks, replicas)
 }
 
 // remotePlace is where things are put: as a path, or into a directory.
@@ -132,10 +144,10 @@ func (p remotePlace) of(source string) (dfs.Path, error) {
 	return p.path.Join(filepath.Base(source))
 }
 
-func (a *app) uploadOne(ctx context.Context, c *client.Client, source string, path dfs.Path, flags uploadFlags) (reply protocol.CommitReply, err error) {
+func (a *app) uploadOne(ctx context.Context, c *client.Client, source string, path dfs.Path, flags uploadFlags) (result client.UploadResult, err error) {
 	r, size, err := a.openSource(source)
 	if err != nil {
-		return reply, err
+		return result, err
 	}
 	defer r.Close()
 	var bar *progress
@@ -147,11 +159,11 @@ func (a *app) uploadOne(ctx context.Context, c *client.Client, source string, pa
 	if flags.replication != 0 {
 		options.Replication = &flags.replication
 	}
-	reply, err = c.Upload(ctx, path, r, options)
+	result, err = c.Upload(ctx, path, r, options)
 	if dfs.CodeOf(err) == dfs.Exists {
 		err = dfs.Errorf(dfs.Exists, "%w (--force replaces a file)", err)
 	}
-	return reply, err
+	return result, err
 }
 
 // openSource opens a local file. The size is -1 when it is not known.

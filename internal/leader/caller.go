@@ -19,8 +19,9 @@ const (
 	maxConnections = 64
 	dialTimeout    = time.Second
 	firstPause     = 25 * time.Millisecond
-	longestPause   = 500 * time.Millisecond
+	longestPause   = 150 * time.Millisecond
 
+	defaultSetting    = "--namenodes"
 	defaultTryTimeout = 3 * time.Second
 	slowTryTimeout    = 30 * time.Second // also the limit that impatience grows to
 	learnTimeout      = 500 * time.Millisecond
@@ -35,6 +36,9 @@ type Config struct {
 	// TryTimeout is how long one NameNode may be silent before the next is
 	// tried; 0 means 3 s. Routes that work for long get 30 s in any case.
 	TryTimeout time.Duration
+	// Setting is what the one who gave the Endpoints knows them by, for sentences
+	// that ask to correct them; "" means --namenodes.
+	Setting string
 }
 
 // Call is what goes with a route. The zero Call is a call without arguments.
@@ -54,11 +58,15 @@ type Caller struct {
 	known      *endpoints
 	log        hclog.Logger
 	tryTimeout time.Duration
+	setting    string
 }
 
 // New makes a Caller. It does not call anybody yet. Errors: dfs.Invalid.
 func New(config Config) (*Caller, error) {
-	known, err := newEndpoints(config.Endpoints, config.ClusterID)
+	if config.Setting == "" {
+		config.Setting = defaultSetting
+	}
+	known, err := newEndpoints(config)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +90,7 @@ func New(config Config) (*Caller, error) {
 		known:      known,
 		log:        config.Logger.Named("leader"),
 		tryTimeout: config.TryTimeout,
+		setting:    config.Setting,
 	}, nil
 }
 
@@ -99,7 +108,9 @@ func (c *Caller) Endpoints() []string { return c.known.all() }
 func (c *Caller) ClusterID() dfs.ClusterID { return c.known.clusterID() }
 
 // Do makes a call and follows the leader until somebody answers or ctx ends. A
-// refusal keeps the code and the sentence of the NameNode. Other errors:
+// refusal keeps the code and the sentence of the NameNode; what does not show
+// that it comes from one is not believed. Other errors: dfs.Unavailable at once
+// when something else answers at every address,
 // dfs.WrongCluster when the endpoints belong to two clusters; when ctx ends,
 // dfs.UnknownOutcome for a mutation that may have happened, and otherwise
 // dfs.Unavailable or dfs.Timeout.
@@ -111,6 +122,9 @@ func (c *Caller) Do(ctx context.Context, route protocol.Route, call Call) error 
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		if v := c.round(ctx, t); v.final {
 			return v.err
+		}
+		if t.onlyStrangers(c.known.all()) {
+			return dfs.Errorf(dfs.Unavailable, "%s", t.reasons())
 		}
 		select {
 		case <-ctx.Done():

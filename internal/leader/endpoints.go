@@ -3,6 +3,7 @@ package leader
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ const (
 // ever; whatever is learnt comes from them or from those they named.
 type endpoints struct {
 	configured []string
+	setting    string // where the operator has put the configured ones
 
 	mu       sync.Mutex
 	learnt   []string             // guarded by mu
@@ -34,10 +36,10 @@ type endpoints struct {
 	asked    time.Time            // when the members were asked for; guarded by mu
 }
 
-func newEndpoints(list []string, cluster dfs.ClusterID) (*endpoints, error) {
-	e := &endpoints{cluster: cluster, told: "this node", asked: time.Now(), suspects: make(map[string]time.Time)}
-	for _, text := range list {
-		baseURL, err := dfs.ParseBaseURL(text)
+func newEndpoints(config Config) (*endpoints, error) {
+	e := &endpoints{cluster: config.ClusterID, told: "this node", setting: config.Setting, asked: time.Now(), suspects: make(map[string]time.Time)}
+	for _, text := range config.Endpoints {
+		baseURL, err := parseEndpoint(text)
 		if err != nil {
 			return nil, err
 		}
@@ -49,6 +51,18 @@ func newEndpoints(list []string, cluster dfs.ClusterID) (*endpoints, error) {
 		return nil, dfs.Errorf(dfs.Invalid, "%d addresses of NameNodes are given: name 1 to %d, like http://host:8000", len(e.configured), maxEndpoints)
 	}
 	return e, nil
+}
+
+// parseEndpoint is dfs.ParseBaseURL with a plain word on what is left out most
+// often.
+func parseEndpoint(text string) (string, error) {
+	baseURL, err := dfs.ParseBaseURL(text)
+	if err != nil && !strings.Contains(text, "://") {
+		if _, otherwise := dfs.ParseBaseURL("http://" + text); otherwise == nil {
+			return "", dfs.Errorf(dfs.Invalid, "%.120q is not the address of a daemon: http:// is missing; write http://%s", text, text)
+		}
+	}
+	return baseURL, err
 }
 
 func (e *endpoints) clusterID() dfs.ClusterID {
@@ -136,7 +150,7 @@ func (e *endpoints) answered(baseURL, cluster string) error {
 	case e.cluster == "":
 		e.cluster, e.told = id, baseURL
 	case e.cluster != id:
-		return dfs.Errorf(dfs.WrongCluster, "%s belongs to cluster %s, %s to cluster %s: fix the list of NameNodes (--namenodes)", e.told, e.cluster, baseURL, id)
+		return dfs.Errorf(dfs.WrongCluster, "%s belongs to cluster %s, %s to cluster %s: fix the list of NameNodes (%s)", e.told, e.cluster, baseURL, id, e.setting)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -13,11 +14,7 @@ import (
 
 // givenUp is the error of a call whose context ended before anybody answered.
 func (t *task) givenUp(ctx context.Context) error {
-	var reasons []string
-	for _, f := range t.failures {
-		reasons = append(reasons, f.baseURL+": "+f.err.Error())
-	}
-	tried := strings.Join(reasons, "; ")
+	tried := t.reasons()
 	if tried == "" {
 		tried = "nobody was asked"
 	}
@@ -32,6 +29,26 @@ func (t *task) givenUp(ctx context.Context) error {
 		return dfs.Errorf(dfs.Timeout, "the time was over before a NameNode could be asked: %w", cause)
 	}
 	return dfs.Errorf(dfs.Unavailable, "no NameNode could answer in time; is the cluster up, and a majority of its NameNodes? (%s)", tried)
+}
+
+// reasons tells of each NameNode why it did not do.
+func (t *task) reasons() string {
+	var reasons []string
+	for _, f := range t.failures {
+		separator := ": "
+		if f.stranger {
+			separator = " "
+		}
+		reasons = append(reasons, f.baseURL+separator+f.err.Error())
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// onlyStrangers tells whether something else than a NameNode answered at every
+// address known. Then waiting does not help, unless it is a proxy (maybe).
+func (t *task) onlyStrangers(known []string) bool {
+	return !t.maybe && len(t.failures) >= len(known) &&
+		!slices.ContainsFunc(t.failures, func(f failure) bool { return !f.stranger || f.maybe })
 }
 
 func isTimeout(err error) bool {

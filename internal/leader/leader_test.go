@@ -56,6 +56,8 @@ func (n *nameNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if n.cluster != "" {
 		w.Header().Set(protocol.HeaderClusterID, n.cluster)
 	}
+	w.Header().Set(protocol.HeaderNodeID, "nn1")
+	w.Header().Set(protocol.HeaderAppliedIndex, "7")
 	handler(w, r)
 }
 
@@ -69,6 +71,13 @@ func (n *nameNode) asked() []*http.Request {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return append([]*http.Request(nil), n.requests...)
+}
+
+// newStranger is a server that does not say that it is a NameNode.
+func newStranger(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server
 }
 
 func answer(w http.ResponseWriter, _ *http.Request) {
@@ -192,7 +201,7 @@ func TestFailover(t *testing.T) {
 			return newNameNode(t, refuse(dfs.Unavailable, "wait", "Retry-After", "1")).URL
 		},
 		"proxy without a backend": func(t *testing.T) string {
-			return newNameNode(t, func(w http.ResponseWriter, _ *http.Request) {
+			return newStranger(t, func(w http.ResponseWriter, _ *http.Request) {
 				http.Error(w, "<html>Bad Gateway</html>", http.StatusBadGateway)
 			}).URL
 		},
@@ -367,6 +376,67 @@ func TestFinalRefusals(t *testing.T) {
 			t.Errorf("%s was tried again", code)
 		}
 	}
+}
+
+// What a server says that is no NameNode is not believed: neither that a thing
+// is not there, nor that a deed is done. The NameNodes that there are decide.
+func TestStrangers(t *testing.T) {
+	asDataNode := func(handler http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set(protocol.HeaderNodeID, "dn1")
+			w.Header().Set(protocol.HeaderClusterID, clusterA)
+			handler(w, r)
+		}
+	}
+	for name, handler := range map[string]http.HandlerFunc{
+		"404":                    http.NotFound,
+		"404 like ours":          refuse(dfs.NotFound, "nothing here"),
+		"404 of a DataNode":      asDataNode(refuse(dfs.NotFound, "a DataNode has no such thing")),
+		"405 of a DataNode":      asDataNode(refuse(dfs.MethodNotAllowed, "no")),
+		"200 of a web server":    func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>hello</html>")) },
+		"200 with JSON":          func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) },
+		"302 to somewhere":       http.RedirectHandler("/login", http.StatusFound).ServeHTTP,
+		"500 with an empty body": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			stranger := newStranger(t, handler)
+			n := newNameNode(t, answer)
+			if err := mkdir(within(t, 20*time.Second), newCaller(t, stranger.URL, n.URL)); err != nil || len(n.asked()) != 1 {
+				t.Errorf("with a NameNode behind it: %v", err)
+			}
+			c := newCaller(t, stranger.URL)
+			wantCode(t, stat(within(t, 300*time.Millisecond), c), dfs.Unavailable, stranger.URL+" is not a NameNode", "check --namenodes")
+			err := c.DoAt(within(t, 20*time.Second), stranger.URL, protocol.Stat, leader.Call{})
+			wantCode(t, err, dfs.Unavailable, "is not a NameNode")
+		})
+	}
+}
+
+// A NameNode that waits to be let in does not know the cluster yet; its word
+// counts all the same.
+func TestJoinerIsBelieved(t *testing.T) {
+	n := newNameNode(t, refuse(dfs.Conflict, "not let in yet"))
+	n.cluster = ""
+	wantCode(t, mkdir(within(t, 20*time.Second), newCaller(t, n.URL)), dfs.Conflict, "not let in yet")
+}
+
+func TestSettingIsNamed(t *testing.T) {
+	stranger := newStranger(t, http.NotFound)
+	c, err := leader.New(leader.Config{Endpoints: []string{stranger.URL}, Setting: "-namenode"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	err = stat(within(t, 300*time.Millisecond), c)
+	wantCode(t, err, dfs.Unavailable, "check -namenode")
+	if strings.Contains(err.Error(), "--namenodes") {
+		t.Errorf("%v names the flag of another program", err)
+	}
+}
+
+func TestSchemeIsMissing(t *testing.T) {
+	_, err := leader.New(leader.Config{Endpoints: []string{"localhost:8000"}})
+	wantCode(t, err, dfs.Invalid, "http:// is missing", "http://localhost:8000")
 }
 
 func TestUnknownOutcome(t *testing.T) {

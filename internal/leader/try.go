@@ -29,6 +29,8 @@ type verdict struct {
 	spoken bool   // a NameNode gave err, with a code of its own
 	maybe  bool   // a mutation may have been carried out all the same
 	hint   string // base URL of the leader, or ""
+
+	stranger bool // what answered is not a NameNode
 }
 
 // try sends the task to one NameNode and judges the answer.
@@ -49,6 +51,9 @@ func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 	}
 	defer response.Body.Close()
 	guard.Moved()
+	if !fromNameNode(response) {
+		return c.stranger(baseURL, response)
+	}
 	if err := c.known.answered(baseURL, response.Header.Get(protocol.HeaderClusterID)); err != nil {
 		// A configured address is the operator's to fix. One that was learnt may
 		// have passed on to another cluster long ago.
@@ -68,6 +73,26 @@ func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 		return v
 	}
 	return verdict{err: dfs.Errorf(dfs.Internal, "%s answered what this version does not understand: %w", baseURL, err), final: true}
+}
+
+// fromNameNode tells whether a NameNode answered. All say who they are, and no
+// DataNode says what it has applied. The cluster ID may be missing: not until
+// it is let in does a NameNode know it.
+func fromNameNode(response *http.Response) bool {
+	return response.Header.Get(protocol.HeaderNodeID) != "" && response.Header.Get(protocol.HeaderAppliedIndex) != ""
+}
+
+// stranger judges the answer of something that is not a NameNode: a proxy that
+// cannot reach one, or a server that the address names by mistake. Whatever it
+// says, it does not know; only where it points to may be looked at.
+func (c *Caller) stranger(baseURL string, response *http.Response) verdict {
+	c.known.down(baseURL)
+	v := verdict{err: dfs.Errorf(dfs.Unavailable, "is not a NameNode (it answered %s); check %s", response.Status, c.setting), stranger: true}
+	if response.StatusCode/100 == 3 {
+		v.hint = hintOf(response.Header)
+	}
+	v.maybe = response.StatusCode >= 500 // a proxy's word; what it stands before may have done it
+	return v
 }
 
 // noAnswer judges a try that ended without a whole answer.
@@ -104,16 +129,12 @@ func refusal(response *http.Response) verdict {
 		v.final = spoken && !retryLater
 		v.maybe = !spoken
 	default:
-		v.final = spoken || response.StatusCode < 500
-		v.maybe = !v.final // a proxy's word; what it stands before may have done it
-	}
-	if response.StatusCode/100 == 3 && !spoken {
-		v = verdict{err: dfs.Errorf(dfs.NotLeader, "it points elsewhere"), hint: hintOf(response.Header)}
+		v.final = spoken
 	}
 	return v
 }
 
-// readRefusal also tells whether it was a NameNode that spoke.
+// readRefusal also tells whether the answer had an error body, as all of ours.
 func readRefusal(response *http.Response) (err error, spoken bool) {
 	var reply protocol.ErrorReply
 	if protocol.DecodeJSON(response.Body, maxErrorAnswer, false, &reply) == nil && reply.Error.Code != "" {
@@ -167,7 +188,7 @@ type task struct {
 
 type failure struct {
 	baseURL string
-	err     error
+	verdict
 }
 
 func (c *Caller) newTask(route protocol.Route, call Call) (*task, error) {
@@ -256,9 +277,9 @@ func (t *task) failed(baseURL string, v verdict) {
 	t.maybe = t.maybe || v.maybe && t.route.Mutates()
 	for i := range t.failures {
 		if t.failures[i].baseURL == baseURL {
-			t.failures[i].err = v.err
+			t.failures[i].verdict = v
 			return
 		}
 	}
-	t.failures = append(t.failures, failure{baseURL, v.err})
+	t.failures = append(t.failures, failure{baseURL, v})
 }
