@@ -81,6 +81,8 @@ type download struct {
 	file  protocol.File
 	nodes *nodeRecord
 
+	waiting sync.Once // tells the user that a chunk is waited for
+
 	refreshing sync.Mutex // held while the NameNode is asked: one question serves all who wait
 
 	mu        sync.Mutex                        // never held during a call

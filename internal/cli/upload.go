@@ -119,18 +119,19 @@ type remotePlace struct {
 
 // destination finds out what a DST means. Several sources need a directory.
 func destination(ctx context.Context, c *client.Client, text string, several bool) (remotePlace, error) {
-	path, err := dfs.ParsePath(text)
+	path, err := remotePath(text)
 	if err != nil {
 		return remotePlace{}, err
 	}
-	if several || strings.HasSuffix(text, "/") {
-		return remotePlace{path, true}, nil
-	}
+	directory := several || strings.HasSuffix(text, "/")
 	entry, err := c.Stat(ctx, path)
-	if err != nil && dfs.CodeOf(err) != dfs.NotFound {
+	switch {
+	case err != nil && dfs.CodeOf(err) != dfs.NotFound:
 		return remotePlace{}, err
+	case err == nil && directory && entry.Type != protocol.TypeDirectory:
+		return remotePlace{}, dfs.Errorf(dfs.NotDirectory, "%s is a file, not a directory to put something into", path)
 	}
-	return remotePlace{path, entry.Type == protocol.TypeDirectory}, nil
+	return remotePlace{path, directory || entry.Type == protocol.TypeDirectory}, nil
 }
 
 // of returns the path for one local source.
@@ -161,7 +162,7 @@ func (a *app) uploadOne(ctx context.Context, c *client.Client, source string, pa
 	}
 	result, err = c.Upload(ctx, path, r, options)
 	if dfs.CodeOf(err) == dfs.Exists {
-		err = dfs.Errorf(dfs.Exists, "%w (--force replaces a file)", err)
+		err = &dfs.Error{Code: dfs.Exists, Message: path.String() + " exists; --force replaces a file", Cause: err}
 	}
 	return result, err
 }
