@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/dfs-go/dfs-go/client"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -441,6 +443,53 @@ func TestDirectoryThatCannotBeListed(t *testing.T) {
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A Write that blocks, or the opening of a pipe that nobody reads, must not keep
+// a download that was given up.
+func TestCancelWhileTheOutputBlocks(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	stored(t, f, randomBytes(3*chunkSize))
+	c := f.client()
+	path := mustPath(t, "/file")
+	reader, writer := io.Pipe()
+	defer reader.Close() // ends the Write that was left alone
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _ = reader.Read(make([]byte, 1)) // the rest of the chunk stays in the Write
+		cancel()
+	}()
+	if _, err := c.Download(ctx, path, writer, client.DownloadOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+
+	for _, open := range []func(context.Context, string) error{
+		func(ctx context.Context, fifo string) error {
+			_, err := c.DownloadFile(ctx, path, fifo, client.DownloadOptions{})
+			return err
+		},
+		func(ctx context.Context, fifo string) error {
+			_, err := client.OpenLocal(ctx, fifo, os.O_RDONLY)
+			return err
+		},
+	} {
+		fifo := filepath.Join(t.TempDir(), "fifo")
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := open(ctx, fifo); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+		both, err := os.OpenFile(fifo, os.O_RDWR, 0) // ends the opening that was left alone
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := both.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -111,8 +111,37 @@ func resolveMissing(local string) (string, error) {
 	return place, localError(err)
 }
 
+// OpenLocal is os.OpenFile of something that exists, except that it returns when
+// ctx ends: opening a named pipe waits for somebody at its other end.
+func OpenLocal(ctx context.Context, name string, flag int) (*os.File, error) {
+	type result struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		f, err := os.OpenFile(name, flag, 0)
+		select {
+		case done <- result{f, err}:
+		case <-ctx.Done():
+			if err == nil {
+				_ = f.Close() // nobody has used it
+			}
+		}
+	}()
+	select {
+	case got := <-done:
+		return got.f, got.err
+	case <-ctx.Done():
+		return nil, interrupted(ctx, "the opening of "+name+" was interrupted")
+	}
+}
+
 func (c *Client) downloadInto(ctx context.Context, path dfs.Path, place string, options DownloadOptions) (protocol.File, error) {
-	f, err := os.OpenFile(place, os.O_WRONLY, 0)
+	f, err := OpenLocal(ctx, place, os.O_WRONLY)
+	if ctx.Err() != nil {
+		return protocol.File{}, err
+	}
 	if err != nil {
 		return protocol.File{}, localError(err)
 	}

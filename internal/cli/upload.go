@@ -146,7 +146,7 @@ func (p remotePlace) of(source string) (dfs.Path, error) {
 }
 
 func (a *app) uploadOne(ctx context.Context, c *client.Client, source string, path dfs.Path, flags uploadFlags) (result client.UploadResult, err error) {
-	r, size, err := a.openSource(source)
+	r, size, err := a.openSource(ctx, source)
 	if err != nil {
 		return result, err
 	}
@@ -168,11 +168,11 @@ func (a *app) uploadOne(ctx context.Context, c *client.Client, source string, pa
 }
 
 // openSource opens a local file. The size is -1 when it is not known.
-func (a *app) openSource(source string) (io.ReadCloser, int64, error) {
+func (a *app) openSource(ctx context.Context, source string) (io.ReadCloser, int64, error) {
 	if source == "-" {
 		return io.NopCloser(a.stdin), -1, nil
 	}
-	f, err := os.Open(source)
+	f, err := client.OpenLocal(ctx, source, os.O_RDONLY)
 	if err != nil {
 		return nil, 0, err
 	}
