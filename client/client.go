@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -27,6 +29,10 @@ type Config struct {
 	StallTimeout time.Duration // how long a DataNode may make no progress; 0 means 10 s
 	Patience     time.Duration // how long a transfer waits for a chunk that nobody can give, or a DataNode that is busy; 0 means 30 s
 	Logger       hclog.Logger  // nil logs nothing
+	// Notice, when set, is told a sentence for the user when something is waited
+	// for: once for the NameNodes, and once in each download. It is called from
+	// several goroutines at once, and must not block.
+	Notice func(message string)
 }
 
 // Client talks to one cluster. It is safe for concurrent use.
@@ -39,6 +45,7 @@ type Client struct {
 	patience    time.Duration
 	penalty     time.Duration // that a DataNode is left out for when it failed
 	log         hclog.Logger
+	notice      func(message string)
 }
 
 // New makes a Client. It does not call anybody yet. Errors: dfs.Invalid.
@@ -52,15 +59,25 @@ func New(config Config) (*Client, error) {
 	if config.Logger == nil {
 		config.Logger = hclog.NewNullLogger()
 	}
-	names, err := leader.New(leader.Config{Endpoints: config.NameNodes, Logger: config.Logger})
+	if config.Notice == nil {
+		config.Notice = func(string) {}
+	}
+	timeout := orDefault(config.Timeout, defaultTimeout)
+	var waiting sync.Once
+	names, err := leader.New(leader.Config{Endpoints: config.NameNodes, Setting: "--namenodes", Logger: config.Logger, Notice: func(reason string) {
+		waiting.Do(func() {
+			config.Notice(fmt.Sprintf("no NameNode answers yet (%s); trying for %gs, see --timeout", reason, timeout.Seconds()))
+		})
+	}})
 	if err != nil {
 		return nil, err
 	}
 	return &Client{
+		notice:      config.Notice,
 		names:       names,
 		data:        newDataNodes(orDefault(config.StallTimeout, defaultStallTimeout), names.ClusterID),
 		parallelism: orDefault(config.Parallelism, defaultParallelism),
-		timeout:     orDefault(config.Timeout, defaultTimeout),
+		timeout:     timeout,
 		patience:    orDefault(config.Patience, defaultPatience),
 		penalty:     defaultPenalty,
 		log:         config.Logger.Named("client"),

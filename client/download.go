@@ -24,7 +24,8 @@ type DownloadOptions struct {
 // verified. Memory is bounded by the chunk size times the parallelism.
 //
 // The content is that of the moment when Download began, also when the file is
-// replaced meanwhile. Errors: dfs.NotFound when the file, or what a replaced
+// replaced meanwhile. When ctx ends, Download returns without waiting for a
+// Write to w that blocks. Errors: dfs.NotFound when the file, or what a replaced
 // file consisted of, is gone; dfs.Corrupt or dfs.Unavailable when no replica of
 // a chunk could be read for Config.Patience.
 func (c *Client) Download(ctx context.Context, path dfs.Path, w io.Writer, options DownloadOptions) (protocol.File, error) {
@@ -78,6 +79,8 @@ type download struct {
 	path  dfs.Path
 	file  protocol.File
 	nodes *nodeRecord
+
+	waiting sync.Once // tells the user that a chunk is waited for
 
 	refreshing sync.Mutex // held while the NameNode is asked: one question serves all who wait
 
@@ -157,7 +160,10 @@ func writeAll(ctx context.Context, w io.Writer, buffers *buffers, queue <-chan *
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		n, err := w.Write(f.data)
+		n, err := write(ctx, w, f.data)
+		if ctx.Err() != nil {
+			return ctx.Err() // the buffer is lost: a Write may still be using it
+		}
 		if err == nil && n < len(f.data) {
 			err = io.ErrShortWrite
 		}
@@ -170,4 +176,24 @@ func writeAll(ctx context.Context, w io.Writer, buffers *buffers, queue <-chan *
 		buffers.put(f.buffer)
 	}
 	return nil
+}
+
+// write is w.Write, except that it returns when ctx ends, and leaves a Write
+// that blocks (a terminal, a pipe) to end by itself.
+func write(ctx context.Context, w io.Writer, data []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		n, err := w.Write(data)
+		done <- result{n, err}
+	}()
+	select {
+	case got := <-done:
+		return got.n, got.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 }

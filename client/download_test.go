@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/dfs-go/dfs-go/client"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -111,11 +114,18 @@ func TestAllReplicasBad(t *testing.T) {
 				return !strings.HasSuffix(r.URL.Path, second) || badReplicas[name](w, r)
 			})
 		}
-		c := f.client(func(config *client.Config) { config.Patience = 300e6 })
+		notices := make(chan string, 100)
+		c := f.client(func(config *client.Config) {
+			config.Patience = 300e6
+			config.Notice = func(message string) { notices <- message }
+		})
 		var got bytes.Buffer
 		_, err := c.Download(t.Context(), mustPath(t, "/file"), &got, client.DownloadOptions{})
 		if dfs.CodeOf(err) != want {
 			t.Errorf("%s: got code %q (%v), want %q", name, dfs.CodeOf(err), err, want)
+		}
+		if len(notices) != 1 || !strings.Contains(<-notices, second) {
+			t.Errorf("%s: not one notice that it waits", name)
 		}
 		for _, word := range []string{second, "dn1", "dn2", "dn3"} {
 			if !strings.Contains(err.Error(), word) {
@@ -344,6 +354,143 @@ func TestDownloadFileThatFails(t *testing.T) {
 		t.Errorf("what was there before is now %q, %v", got, err)
 	}
 	assertNoTemporaries(t, dir)
+}
+
+// The temporary file has a name that fits beside the longest there can be, and
+// is never open to more eyes than what it replaces.
+func TestTemporaryFile(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	data := randomBytes(3 * chunkSize)
+	stored(t, f, data)
+	c := f.client()
+	dir := t.TempDir()
+	for _, length := range []int{1, 241, 242, 255} {
+		local := filepath.Join(dir, strings.Repeat("n", length))
+		for _, permissions := range []fs.FileMode{0, 0o600, 0o400, 0o666} {
+			if permissions != 0 {
+				if err := os.Chmod(local, permissions); err != nil {
+					t.Fatal(err)
+				}
+			}
+			meanwhile := fs.FileMode(0o777)
+			options := client.DownloadOptions{Progress: func(int64) {
+				if names, err := filepath.Glob(filepath.Join(dir, ".dfs-*")); err == nil && len(names) == 1 {
+					if info, err := os.Stat(names[0]); err == nil {
+						meanwhile = info.Mode().Perm()
+					}
+				}
+			}}
+			if _, err := c.DownloadFile(t.Context(), mustPath(t, "/file"), local, options); err != nil {
+				t.Fatal(length, err)
+			}
+			info, err := os.Stat(local)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if permissions != 0 && (meanwhile&^permissions != 0 || info.Mode().Perm() != permissions) {
+				t.Errorf("of %v: %v meanwhile, %v after", permissions, meanwhile, info.Mode().Perm())
+			}
+		}
+	}
+	assertNoTemporaries(t, dir)
+}
+
+func TestDanglingLinks(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	data := randomBytes(10)
+	stored(t, f, data)
+	c := f.client()
+	dir := t.TempDir()
+	for name, target := range map[string]string{"relative": "new", "absolute": filepath.Join(dir, "other"), "chain": "loop", "loop": "chain", "to-loop": "relative-2", "relative-2": "nothing"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := mustPath(t, "/file")
+	for link, place := range map[string]string{"relative": "new", "absolute": "other"} {
+		if _, err := c.DownloadFile(t.Context(), path, filepath.Join(dir, link), client.DownloadOptions{}); err != nil {
+			t.Fatal(link, err)
+		}
+		if info, err := os.Lstat(filepath.Join(dir, place)); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("%s: %v", link, err)
+		}
+		if info, err := os.Lstat(filepath.Join(dir, link)); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			t.Errorf("the link %s was replaced: %v", link, err)
+		}
+	}
+	for _, link := range []string{"chain", "to-loop"} {
+		if _, err := c.DownloadFile(t.Context(), path, filepath.Join(dir, link), client.DownloadOptions{}); err == nil {
+			t.Errorf("%s led somewhere", link)
+		}
+	}
+	assertNoTemporaries(t, dir)
+}
+
+// A directory that files may be made in but that may not be listed is no reason
+// to say that a download failed.
+func TestDirectoryThatCannotBeListed(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may list every directory")
+	}
+	f := newFakeCluster(t, 3)
+	stored(t, f, randomBytes(10))
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o300); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.client().DownloadFile(t.Context(), mustPath(t, "/file"), filepath.Join(dir, "new"), client.DownloadOptions{}); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A Write that blocks, or the opening of a pipe that nobody reads, must not keep
+// a download that was given up.
+func TestCancelWhileTheOutputBlocks(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	stored(t, f, randomBytes(3*chunkSize))
+	c := f.client()
+	path := mustPath(t, "/file")
+	reader, writer := io.Pipe()
+	defer reader.Close() // ends the Write that was left alone
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, _ = reader.Read(make([]byte, 1)) // the rest of the chunk stays in the Write
+		cancel()
+	}()
+	if _, err := c.Download(ctx, path, writer, client.DownloadOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+
+	for _, open := range []func(context.Context, string) error{
+		func(ctx context.Context, fifo string) error {
+			_, err := c.DownloadFile(ctx, path, fifo, client.DownloadOptions{})
+			return err
+		},
+		func(ctx context.Context, fifo string) error {
+			_, err := client.OpenLocal(ctx, fifo, os.O_RDONLY)
+			return err
+		},
+	} {
+		fifo := filepath.Join(t.TempDir(), "fifo")
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := open(ctx, fifo); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+		both, err := os.OpenFile(fifo, os.O_RDWR, 0) // ends the opening that was left alone
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := both.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestListGoesThroughThePages(t *testing.T) {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -13,13 +14,15 @@ import (
 const (
 	firstFetchPause   = 100 * time.Millisecond
 	longestFetchPause = 3 * time.Second
+	noticeAfter       = 2 * time.Second
 )
 
 // fetch fills buffer with a piece from whichever replica is good. When none is,
 // the NameNode is asked again where the chunk lies, until the patience is over:
 // a DataNode may be about to come back, or a repair about to finish.
 func (d *download) fetch(ctx context.Context, p piece, buffer []byte) error {
-	until := time.Now().Add(d.c.patience)
+	started := time.Now()
+	until := started.Add(d.c.patience)
 	for pause := firstFetchPause; ; pause = min(2*pause, longestFetchPause) {
 		refreshes := d.refreshCount()
 		failures, err := d.tryReplicas(ctx, p, buffer)
@@ -28,6 +31,11 @@ func (d *download) fetch(ctx context.Context, p piece, buffer []byte) error {
 		}
 		if time.Now().After(until) {
 			return d.unreadable(p.ID, failures)
+		}
+		if time.Since(started) >= min(noticeAfter, d.c.patience/4) {
+			d.waiting.Do(func() {
+				d.c.notice(fmt.Sprintf("%s; trying for %gs", d.unreadable(p.ID, failures), d.c.patience.Seconds()))
+			})
 		}
 		if err := sleep(ctx, pause/2+rand.N(pause/2)); err != nil {
 			return err

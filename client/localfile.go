@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
@@ -23,14 +25,14 @@ func (c *Client) DownloadFile(ctx context.Context, path dfs.Path, local string, 
 	if info != nil && !info.Mode().IsRegular() {
 		return c.downloadInto(ctx, path, place, options)
 	}
-	temporary := filepath.Join(filepath.Dir(place), "."+filepath.Base(place)+".dfs-"+dfs.RandomHex()[:8])
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := createBeside(place, info)
 	if err != nil {
 		return protocol.File{}, localError(err)
 	}
+	temporary := f.Name()
 	file, err := c.Download(ctx, path, f, options)
 	if err == nil && info != nil {
-		err = localError(f.Chmod(info.Mode().Perm()))
+		err = localError(f.Chmod(info.Mode().Perm())) // what the umask took away
 	}
 	if err == nil {
 		err = localError(f.Sync())
@@ -48,16 +50,37 @@ func (c *Client) DownloadFile(ctx context.Context, path dfs.Path, local string, 
 	return file, syncDirectory(filepath.Dir(place))
 }
 
+// createBeside makes a temporary file in the directory of place. Its name is
+// short, whatever the length of the other. While it is written, nobody can read
+// it who cannot read what it replaces.
+func createBeside(place string, replaced fs.FileInfo) (*os.File, error) {
+	permissions := fs.FileMode(0o666)
+	if replaced != nil {
+		permissions = replaced.Mode().Perm()
+	}
+	temporary := filepath.Join(filepath.Dir(place), ".dfs-"+dfs.RandomHex())
+	return os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, permissions)
+}
+
 // resolve follows symbolic links, so that what they point to is replaced and
 // not they. The info is nil when there is nothing yet.
 func resolve(local string) (string, fs.FileInfo, error) {
 	place, err := filepath.EvalSymlinks(local)
-	if errors.Is(err, fs.ErrNotExist) {
-		parent, err := os.Stat(filepath.Dir(local))
-		if err == nil && !parent.IsDir() {
-			return "", nil, dfs.Errorf(dfs.NotDirectory, "%s is not a directory", filepath.Dir(local))
+	if trimmed := strings.TrimRight(local, "/"); trimmed != local && trimmed != "" {
+		info, err := os.Stat(trimmed)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return "", nil, dfs.Errorf(dfs.NotFound, "there is no directory %s", trimmed)
+		case err == nil && !info.IsDir():
+			return "", nil, dfs.Errorf(dfs.NotDirectory, "%s is not a directory", trimmed)
 		}
-		return local, nil, localError(err)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		place, err := resolveMissing(local)
+		return place, nil, err
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return "", nil, dfs.Errorf(dfs.NotDirectory, "%s: something on the way to it is not a directory", local)
 	}
 	if err != nil {
 		return "", nil, localError(err)
@@ -69,8 +92,56 @@ func resolve(local string) (string, fs.FileInfo, error) {
 	return place, info, localError(err)
 }
 
+// resolveMissing finds out where a file goes that is not there yet: also where a
+// symbolic link points to, but not through a chain of them.
+func resolveMissing(local string) (string, error) {
+	place := local
+	if target, err := os.Readlink(local); err == nil {
+		if place = target; !filepath.IsAbs(target) {
+			place = filepath.Join(filepath.Dir(local), target)
+		}
+		if _, err := os.Lstat(place); err == nil {
+			return "", dfs.Errorf(dfs.Invalid, "%s is a symbolic link that leads nowhere; remove it, or name the file it should lead to", local)
+		}
+	}
+	parent, err := os.Stat(filepath.Dir(place))
+	if err == nil && !parent.IsDir() {
+		return "", dfs.Errorf(dfs.NotDirectory, "%s is not a directory", filepath.Dir(place))
+	}
+	return place, localError(err)
+}
+
+// OpenLocal is os.OpenFile of something that exists, except that it returns when
+// ctx ends: opening a named pipe waits for somebody at its other end.
+func OpenLocal(ctx context.Context, name string, flag int) (*os.File, error) {
+	type result struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		f, err := os.OpenFile(name, flag, 0)
+		select {
+		case done <- result{f, err}:
+		case <-ctx.Done():
+			if err == nil {
+				_ = f.Close() // nobody has used it
+			}
+		}
+	}()
+	select {
+	case got := <-done:
+		return got.f, got.err
+	case <-ctx.Done():
+		return nil, interrupted(ctx, "the opening of "+name+" was interrupted")
+	}
+}
+
 func (c *Client) downloadInto(ctx context.Context, path dfs.Path, place string, options DownloadOptions) (protocol.File, error) {
-	f, err := os.OpenFile(place, os.O_WRONLY, 0)
+	f, err := OpenLocal(ctx, place, os.O_WRONLY)
+	if ctx.Err() != nil {
+		return protocol.File{}, err
+	}
 	if err != nil {
 		return protocol.File{}, localError(err)
 	}
@@ -81,8 +152,13 @@ func (c *Client) downloadInto(ctx context.Context, path dfs.Path, place string, 
 	return file, err
 }
 
+// syncDirectory makes a rename last. Where files may be made but not listed,
+// it cannot, and leaves that to the file system.
 func syncDirectory(directory string) error {
 	f, err := os.Open(directory)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
 	if err != nil {
 		return localError(err)
 	}

@@ -17,9 +17,9 @@ const abortTimeout = 5 * time.Second
 
 // UploadOptions say how a file is stored. The zero value is fine.
 type UploadOptions struct {
-	Size        int64 // bytes that will come, -1 when unknown; saves requests, need not be right
+	Size        int64 // bytes that will come, -1 when unknown; saves requests, need not be exact
 	Replication *int  // nil: the default of the cluster
-	ChunkSize   int64 // bytes; 0: the default of the cluster
+	ChunkSize   int64 // bytes; 0: the default of the cluster, or what a larger file needs
 	Overwrite   bool  // replace a file that exists; it stays readable until the upload is complete
 	// Progress is told of each bytes that are durable, in the order in which
 	// they become so, from several goroutines at once. It must not block.
@@ -86,9 +86,16 @@ func notStored(ctx context.Context, path dfs.Path, err error) error {
 	case dfs.CodeOf(err) == dfs.UnknownOutcome:
 		return &dfs.Error{
 			Code:    dfs.Unavailable,
-			Message: "nothing is stored as " + path.String() + ": the NameNodes did not answer in time; try again",
+			Message: "nothing is stored as " + path.String() + ": no answer came before the file was complete; try again (" + deepest(err).Error() + ")",
 			Cause:   err,
 		}
+	}
+	return err
+}
+
+func deepest(err error) error {
+	for cause := errors.Unwrap(err); cause != nil; cause = errors.Unwrap(cause) {
+		err = cause
 	}
 	return err
 }
@@ -113,6 +120,9 @@ type upload struct {
 }
 
 func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadOptions) (*upload, error) {
+	if err := fitChunkSize(&options); err != nil {
+		return nil, err
+	}
 	request := protocol.CreateRequest{
 		Path:        path.String(),
 		NumChunks:   min(maxBatch, chunksOf(options.Size, orDefaultSize(options.ChunkSize))),
@@ -150,6 +160,24 @@ func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadO
 		batch:     firstBatch,
 	}
 	return u, nil
+}
+
+// fitChunkSize makes sure that a file of a known size has no more chunks than a
+// file may have. A chunk size that was asked for is not changed.
+func fitChunkSize(options *UploadOptions) error {
+	if chunksOf(options.Size, orDefaultSize(options.ChunkSize)) <= dfs.MaxChunksPerFile {
+		return nil
+	}
+	const unit = 64 << 10
+	needed := chunksOf(chunksOf(options.Size, dfs.MaxChunksPerFile), unit) * unit
+	switch {
+	case needed > dfs.MaxChunkSize:
+		return dfs.Errorf(dfs.TooLarge, "a file may have %d GiB at most, and this one has %d bytes: split it", dfs.MaxChunksPerFile*dfs.MaxChunkSize>>30, options.Size)
+	case options.ChunkSize > 0:
+		return dfs.Errorf(dfs.TooLarge, "%d bytes would be more than %d chunks of %d bytes: choose a chunk size of at least %d KiB", options.Size, dfs.MaxChunksPerFile, options.ChunkSize, needed>>10)
+	}
+	options.ChunkSize = needed
+	return nil
 }
 
 func orDefaultSize(size int64) int64 {

@@ -435,3 +435,57 @@ func TestUploadMemoryIsBounded(t *testing.T) {
 	cancel()
 	wg.Wait()
 }
+
+// What cannot be stored is refused before a byte is sent, with what would do;
+// where nobody chose a chunk size, one that does is chosen.
+func TestTooManyChunks(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	c := f.client()
+	const gib = 1 << 30
+	for _, test := range []struct {
+		size, chunkSize int64
+		asked           int64 // chunk size in the request; 0: none
+		says            string
+	}{
+		{512 * gib, 0, 0, ""},
+		{512*gib + 1, 0, 4<<20 + 64<<10, ""},
+		{1024 * gib, 0, 8 << 20, ""},
+		{128 << 20, 1 << 10, 1 << 10, ""},
+		{128<<20 + 1, 1 << 10, -1, "at least 64 KiB"},
+		{1024 * gib, 4 << 20, -1, "at least 8192 KiB"},
+		{8192 * gib, 0, 64 << 20, ""},
+		{8192*gib + 1, 0, -1, "8192 GiB at most"},
+		{1<<63 - 1, 0, -1, "8192 GiB at most"},
+	} {
+		asked := int64(-1)
+		f.setBefore(func(w http.ResponseWriter, r *http.Request) bool {
+			var request protocol.CreateRequest
+			if f.decode(w, r, &request) {
+				asked = 0
+				if request.ChunkSize != nil {
+					asked = *request.ChunkSize
+				}
+				protocol.WriteError(w, dfs.Errorf(dfs.Exists, "enough seen"))
+			}
+			return false
+		})
+		_, err := c.Upload(t.Context(), mustPath(t, "/file"), iotest.ErrReader(io.EOF), client.UploadOptions{Size: test.size, ChunkSize: test.chunkSize})
+		if asked != test.asked {
+			t.Errorf("%d bytes in chunks of %d: asked for %d, want %d", test.size, test.chunkSize, asked, test.asked)
+		}
+		if test.says != "" && (dfs.CodeOf(err) != dfs.TooLarge || !strings.Contains(err.Error(), test.says)) {
+			t.Errorf("%d bytes in chunks of %d: %v", test.size, test.chunkSize, err)
+		}
+	}
+}
+
+// That nothing is stored is no reason to keep the cause back.
+func TestLostAnswerBeforeTheCommit(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	f.setBefore(refuse(dfs.UnknownOutcome))
+	c := f.client(func(config *client.Config) { config.Timeout = 200e6 })
+	_, err := c.Upload(t.Context(), mustPath(t, "/file"), strings.NewReader("x"), client.UploadOptions{})
+	if dfs.CodeOf(err) != dfs.Unavailable || !strings.Contains(err.Error(), "nothing is stored as /file: ") || !strings.Contains(err.Error(), f.names.URL+": refused") {
+		t.Errorf("got %v", err)
+	}
+}

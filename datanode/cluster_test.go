@@ -57,7 +57,12 @@ func newNameNode(t testing.TB) *nameNode {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /heartbeat", n.heartbeat)
 	mux.HandleFunc("GET /nodes", n.list)
-	n.Server = httptest.NewServer(mux)
+	n.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// By these a caller knows a NameNode.
+		w.Header().Set(protocol.HeaderNodeID, "nn1")
+		w.Header().Set(protocol.HeaderAppliedIndex, "1")
+		mux.ServeHTTP(w, r)
+	}))
 	t.Cleanup(n.Close)
 	return n
 }

@@ -78,7 +78,7 @@ func (d *DataNode) Open(ctx context.Context) (err error) {
 		return err
 	}
 	d.caller, err = leader.New(leader.Config{
-		Endpoints: d.config.NameNodes, ClusterID: d.store.Identity().ClusterID, Logger: d.log,
+		Endpoints: d.config.NameNodes, Setting: "-namenode", ClusterID: d.store.Identity().ClusterID, Logger: d.log,
 	})
 	if err != nil {
 		return errors.Join(err, d.store.Close())

@@ -91,11 +91,13 @@ func (n *NameNode) routes() http.Handler {
 	for pattern, allowed := range methods {
 		allow := strings.Join(allowed, ", ")
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			n.setIdentity(w)
 			w.Header().Set("Allow", allow)
 			protocol.WriteError(w, dfs.Errorf(dfs.MethodNotAllowed, "%s takes %s, not %.20q", pattern, allow, r.Method))
 		})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		n.setIdentity(w)
 		protocol.WriteError(w, dfs.Errorf(dfs.NotFound, "a NameNode has nothing at %.200q; docs/http-api.md lists its routes", r.URL.Path))
 	})
 	return mux

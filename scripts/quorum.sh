@@ -5,6 +5,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=${DFS_HOME:-$root/run}
+[[ $home == /* ]] || home=$PWD/$home # the build changes the directory
 http_base=${DFS_HTTP_BASE:-8000}
 raft_base=${DFS_RAFT_BASE:-7000}
 data_base=${DFS_DATA_BASE:-9000}
@@ -32,6 +33,20 @@ EOF
 }
 
 die() { echo "quorum.sh: $*" >&2; exit 1; }
+
+# check_number NAME VALUE LOWEST HIGHEST refuses what arithmetic would choke on.
+check_number() {
+  if [[ $2 =~ ^(0|[1-9][0-9]{0,4})$ ]] && (($2 >= $3 && $2 <= $4)); then return 0; fi
+  echo "quorum.sh: $1 is '$2'; it must be a number from $3 to $4" >&2
+  exit 2
+}
+
+check_number NAMENODES "$namenodes" 1 9
+check_number DATANODES "$datanodes" 0 99
+check_number DFS_HTTP_BASE "$http_base" 1 65400
+check_number DFS_RAFT_BASE "$raft_base" 1 65400
+check_number DFS_DATA_BASE "$data_base" 1 65400
+check_number DFS_PATIENCE "$patience" 1 86400
 
 ids() {
   local i
@@ -111,7 +126,16 @@ start() {
   build
   local id
   for id in $(ids); do start_one "$id"; done
-  wait_ready
+  if ! (wait_ready); then
+    local -a left=()
+    for id in $(ids); do
+      if pid_of "$id" >/dev/null; then left+=("$id"); fi
+    done
+    if ((${#left[@]} > 0)); then
+      echo "quorum.sh: still running: ${left[*]}; scripts/quorum.sh stop ends them" >&2
+    fi
+    exit 1
+  fi
   cat <<EOF
 $namenodes NameNodes and $datanodes DataNodes are running; $(leader) leads. Logs and data: $home
 

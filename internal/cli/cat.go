@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dfs-go/dfs-go/client"
-	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
 func (a *app) cat() *cobra.Command {
@@ -34,7 +33,7 @@ that part is fetched.`,
 			count = client.ToTheEnd
 		}
 		return a.each(ctx, args, func(arg string) error {
-			path, err := dfs.ParsePath(arg)
+			path, err := remotePath(arg)
 			if err != nil {
 				return err
 			}

@@ -84,10 +84,29 @@ func TestWrongCommandLines(t *testing.T) {
 		{"datanode -scrub-interval 1ms", "scrubbing every 1ms"},
 		{"datanode -namenode nonsense", "address"},
 		{"datanode -data-dir=", "directory"},
+		{"datanode -namenode localhost:8000", "http:// is missing"},
+		{"--namenodes localhost:8000 ls", "http:// is missing"},
+		{"help nosuch", "nosuch"},
+		{"help admin nosuch", "nosuch"},
+		{"ls a//b", "empty"},
+		{"cat ..", "no '.' or '..'"},
+		{"stat a/./b", "no '.' or '..'"},
+		{"rm -f ..", "no '.' or '..'"},
+		{"mkdir a/..", "no '.' or '..'"},
+		{"mv a b//c", "empty"},
+		{"upload a b//c", "empty"},
+		{"download a//b", "empty"},
+		{"upload --replication two a b", "that is not a number"},
+		{"upload --parallel 99999999999999999999 a b", "too large"},
+		{"dev --http-port x", "that is not a number"},
+		{"namenode -snapshot-threshold x", "-snapshot-threshold"},
 	} {
 		got := run(t, cli.Main, "", strings.Fields(test.args)...)
 		if got.code != 2 || got.out != "" || !strings.Contains(got.errors, test.says) {
 			t.Errorf("dfs %s: exit %d, %q, %q; want exit 2 and %q", test.args, got.code, got.out, got.errors, test.says)
+		}
+		if strings.Contains(got.errors, "strconv") || strings.Contains(got.errors, "parse error") {
+			t.Errorf("dfs %s: talks of its parsers: %q", test.args, got.errors)
 		}
 		if strings.Count(got.errors, "\n") != 1 || !strings.HasPrefix(got.errors, "dfs: ") {
 			t.Errorf("dfs %s: not one line: %q", test.args, got.errors)
@@ -145,6 +164,15 @@ func TestVersion(t *testing.T) {
 func TestNoCluster(t *testing.T) {
 	got := run(t, cli.Main, "", "--namenodes", "http://127.0.0.1:1", "--timeout", "200ms", "-v", "ls")
 	if got.code != 1 || !strings.Contains(got.errors, "http://127.0.0.1:1: connection refused") || !strings.HasSuffix(got.errors, "(unavailable)\n") {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// One who waits is told what for, once.
+func TestWaitingIsSaid(t *testing.T) {
+	got := run(t, cli.Main, "", "--namenodes", "http://127.0.0.1:1", "--timeout", "3s", "ls")
+	lines := strings.Split(strings.TrimSpace(got.errors), "\n")
+	if got.code != 1 || len(lines) != 2 || lines[0] != "dfs: no NameNode answers yet (http://127.0.0.1:1: connection refused); trying for 3s, see --timeout" {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -259,6 +287,13 @@ func testTransfers(t *testing.T, s session) {
 	}
 	s.equal("a.txt\n", "ls", "/several")
 
+	// Nor does a target that is a file bring one error for each.
+	got = s.run("upload", a, b, "/user/a.txt")
+	if got.code != 1 || strings.Count(got.errors, "\n") != 1 || !strings.Contains(got.errors, "/user/a.txt is a file") {
+		t.Errorf("got %+v", got)
+	}
+	s.fails(a+" is not a directory", "download", "/user/a.txt", a+"/")
+
 	s.ok("download", "/user/a.txt", filepath.Join(dir, "new"))
 	s.ok("download", "/user/test/b.txt", dir)
 	for name, want := range map[string]int{"new": 12, "b.txt": 100_000} {
@@ -297,13 +332,15 @@ func testNamespace(t *testing.T, s session) {
 	if stat := s.ok("stat", "--chunks", "/d/g"); !strings.Contains(stat, "19 bytes") || !strings.Contains(stat, "dn1") {
 		t.Errorf("got %s", stat)
 	}
-	s.fails("(-r", "rm", "/d")
+	s.fails("/d is not empty; -r deletes", "rm", "/d")
 	s.fails("there is no", "rm", "/none")
 	s.ok("rm", "-f", "/none")
 	s.fails("cannot be deleted", "rm", "-r", "/")
 	s.ok("rm", "-r", "/d", "/x")
 	s.fails("there is no", "stat", "/d")
-	s.fails("no '.' or '..'", "stat", "/a/../b")
+	if got := s.run("stat", "/a/../b"); got.code != 2 || !strings.Contains(got.errors, "no '.' or '..'") {
+		t.Errorf("a path that is none: %+v", got)
+	}
 }
 
 func testJSON(t *testing.T, s session) {

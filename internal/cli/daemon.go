@@ -67,7 +67,7 @@ func (f *daemonFlags) parse(args []string, stdout io.Writer) error {
 		f.PrintDefaults()
 		return err
 	case err != nil:
-		return usageErrorf("%s; -help lists the flags", err)
+		return usageErrorf("%s; -help lists the flags", plainFlagError(err))
 	case f.NArg() > 0:
 		return usageErrorf("%q is not a flag; -help lists the flags", f.Arg(0))
 	case hclog.LevelFromString(f.logLevel) == hclog.NoLevel:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,11 @@ func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {
 	}
 	config.ID = dfs.NodeID(id)
 	config.NameNodes = splitList(nameNodes)
+	for _, text := range config.NameNodes {
+		if strings.Contains(text, ":") && !strings.Contains(text, "://") {
+			return config, usageErrorf("-namenode: http:// is missing in %q", text)
+		}
+	}
 	config.Reserve = int64(reserve)
 	config.ScrubRate = int64(scrubRate)
 	config.Logger = f.logger(id, a.stderr)

@@ -38,7 +38,7 @@ has arrived, and left alone when something fails.`,
 			return err
 		}
 		defer c.Close()
-		path, err := dfs.ParsePath(args[0])
+		path, err := remotePath(args[0])
 		if err != nil {
 			return err
 		}
@@ -53,15 +53,21 @@ has arrived, and left alone when something fails.`,
 
 func isStdout(args []string) bool { return len(args) == 2 && args[1] == "-" }
 
-// localTarget returns where a file goes: "-", or a local file.
+// localTarget returns where a file goes: "-", or a local file. A file that is
+// called "-" in the end does not become standard output by that.
 func localTarget(path dfs.Path, rest []string) string {
-	if len(rest) == 0 {
-		return path.Name()
+	directory := "."
+	if len(rest) > 0 {
+		if info, err := os.Stat(rest[0]); rest[0] == "-" || err != nil || !info.IsDir() {
+			return rest[0]
+		}
+		directory = rest[0]
 	}
-	if info, err := os.Stat(rest[0]); err == nil && info.IsDir() && rest[0] != "-" {
-		return filepath.Join(rest[0], path.Name())
+	local := filepath.Join(directory, path.Name())
+	if local == "-" {
+		return "./-"
 	}
-	return rest[0]
+	return local
 }
 
 func (a *app) fetch(ctx context.Context, c *client.Client, path dfs.Path, local string, bars bool) (file protocol.File, err error) {

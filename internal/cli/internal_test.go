@@ -203,3 +203,23 @@ func TestShortfall(t *testing.T) {
 		}
 	}
 }
+
+func TestLocalTarget(t *testing.T) {
+	dir := t.TempDir()
+	for _, test := range []struct{ remote, local, want string }{
+		{"/d/f", "", "f"}, {"/d/f", "-", "-"}, {"/d/f", "x", "x"}, {"/d/f", dir, dir + "/f"},
+		{"/d/-", "", "./-"}, {"/d/-", ".", "./-"}, {"/d/-", "-", "-"}, {"/d/-", dir, dir + "/-"},
+	} {
+		path, err := dfs.ParsePath(test.remote)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rest []string
+		if test.local != "" {
+			rest = []string{test.local}
+		}
+		if got := localTarget(path, rest); got != test.want {
+			t.Errorf("download %s %s: to %q, want %q", test.remote, test.local, got, test.want)
+		}
+	}
+}

@@ -34,7 +34,7 @@ With -l: type, replication, size, time of the last change, name.`,
 		}
 		first := true
 		return a.each(ctx, args, func(arg string) error {
-			path, err := dfs.ParsePath(arg)
+			path, err := remotePath(arg)
 			if err != nil {
 				return err
 			}

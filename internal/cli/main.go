@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unicode"
@@ -81,6 +82,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	name           string
+	printing       sync.Mutex // held while a line goes to stderr: notices come from elsewhere
 
 	nameNodes string
 	json      bool
@@ -106,12 +108,28 @@ func (a *app) root(short, long string) *cobra.Command {
 		PersistentPreRun:  func(*cobra.Command, []string) { a.started = true },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
+	root.SetHelpCommand(helpCommand(root))
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.nameNodes, "namenodes", envOr(nameNodesVariable, defaultNameNodes), "base URLs of NameNodes, comma separated; $"+nameNodesVariable)
 	flags.BoolVar(&a.json, "json", false, "print JSON")
 	flags.DurationVar(&a.timeout, "timeout", defaultTimeout, "of one metadata call with its retries; never cuts off a transfer")
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say more: error codes, and what is tried again and why")
 	return root
+}
+
+// helpCommand is that of cobra, except that it refuses what there is no help for.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			command, rest, err := root.Find(args)
+			if err != nil || command == nil || len(rest) > 0 {
+				return usageErrorf("there is no help for %q; `%s --help` lists the commands", strings.Join(args, " "), root.Name())
+			}
+			return command.Help()
+		},
+	}
 }
 
 func (a *app) run(ctx context.Context, root *cobra.Command, args []string) int {
@@ -121,7 +139,7 @@ func (a *app) run(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetErr(a.stderr)
 	command, err := root.ExecuteContextC(ctx)
 	if err != nil && !a.started {
-		err = usageErrorf("%s; see `%s --help`", strings.TrimSpace(err.Error()), command.CommandPath())
+		err = usageErrorf("%s; see `%s --help`", plainFlagError(err), command.CommandPath())
 	}
 	return a.exitCode(err)
 }
@@ -137,6 +155,8 @@ func (a *app) exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, errReported):
 		return exitFailed
+	case errors.Is(err, errMisused):
+		return exitUsage
 	}
 	a.complain(err)
 	return exitFailed
@@ -148,16 +168,34 @@ func (a *app) complain(err error) {
 	if a.verbose && dfs.CodeOf(err) != "" {
 		code = fmt.Sprintf(" (%s)", dfs.CodeOf(err))
 	}
-	fmt.Fprintf(a.stderr, "%s: %s%s\n", a.name, oneLine(err.Error()), code)
+	a.printError(oneLine(err.Error()) + code)
 }
 
 // notice tells, on one line, something that is no failure.
 func (a *app) notice(message string) {
-	fmt.Fprintf(a.stderr, "%s: %s\n", a.name, oneLine(message))
+	a.printError(oneLine(message))
+}
+
+func (a *app) printError(line string) {
+	a.printing.Lock()
+	defer a.printing.Unlock()
+	fmt.Fprintf(a.stderr, "%s: %s\n", a.name, line)
+}
+
+// remotePath reads a path from the command line.
+func remotePath(text string) (dfs.Path, error) {
+	path, err := dfs.ParsePath(text)
+	if err != nil {
+		return path, usageErrorf("%s", err)
+	}
+	return path, nil
 }
 
 // errReported fails a run whose errors have been printed already.
 var errReported = errors.New("some of it failed")
+
+// errMisused is errReported where one of the errors was the caller's mistake.
+var errMisused = errors.New("some of it makes no sense")
 
 // usageError is the caller's mistake in the command line itself.
 type usageError struct{ message string }
@@ -178,6 +216,20 @@ func oneLine(text string) string {
 	}, text)
 }
 
+// plainFlagError drops what the flag packages let through of the parsers they
+// use: `strconv.ParseInt: parsing "x": invalid syntax`.
+func plainFlagError(err error) string {
+	text := strings.TrimSpace(err.Error())
+	if i := strings.Index(text, ": strconv."); i >= 0 {
+		if strings.HasSuffix(text, "value out of range") {
+			return text[:i] + ": the number is too large"
+		}
+		return text[:i] + ": that is not a number"
+	}
+	text = strings.Replace(text, ": parse error", ": that is not a value of this kind", 1)
+	return strings.Replace(text, "time: invalid duration ", "write it like 60s, not ", 1)
+}
+
 func envOr(name, fallback string) string {
 	if value := os.Getenv(name); value != "" {
 		return value
@@ -190,7 +242,7 @@ func (a *app) client(change ...func(*client.Config)) (*client.Client, error) {
 	if a.timeout <= 0 {
 		return nil, usageErrorf("--timeout must be above zero, like 60s")
 	}
-	config := client.Config{NameNodes: splitList(a.nameNodes), Timeout: a.timeout}
+	config := client.Config{NameNodes: splitList(a.nameNodes), Timeout: a.timeout, Notice: a.notice}
 	if a.verbose {
 		config.Logger = hclog.New(&hclog.LoggerOptions{Name: a.name, Level: hclog.Debug, Output: a.stderr})
 	}
@@ -232,17 +284,22 @@ func (a *app) each(ctx context.Context, args []string, f func(arg string) error)
 	if len(args) == 1 {
 		return f(args[0])
 	}
-	failed := false
+	failed, misused := false, false
 	for _, arg := range args {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err := f(arg); err != nil {
 			a.complain(err)
+			var usage *usageError
+			misused = misused || errors.As(err, &usage)
 			failed = true
 		}
 	}
-	if failed {
+	switch {
+	case misused:
+		return errMisused
+	case failed:
 		return errReported
 	}
 	return nil

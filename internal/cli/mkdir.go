@@ -27,7 +27,7 @@ func (a *app) mkdir() *cobra.Command {
 			mkdir = c.MkdirAll
 		}
 		return a.each(ctx, args, func(arg string) error {
-			path, err := dfs.ParsePath(arg)
+			path, err := remotePath(arg)
 			if err != nil {
 				return err
 			}

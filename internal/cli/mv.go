@@ -6,7 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dfs-go/dfs-go/client"
-	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
 func (a *app) mv() *cobra.Command {
@@ -25,7 +24,7 @@ exist, or a directory to move into: one that exists, or a path that ends in "/".
 				return err
 			}
 			return a.each(ctx, sources, func(source string) error {
-				from, err := dfs.ParsePath(source)
+				from, err := remotePath(source)
 				if err != nil {
 					return err
 				}

@@ -27,7 +27,7 @@ func (a *app) rm() *cobra.Command {
 			remove = c.RemoveAll
 		}
 		return a.each(ctx, args, func(arg string) error {
-			path, err := dfs.ParsePath(arg)
+			path, err := remotePath(arg)
 			if err != nil {
 				return err
 			}
@@ -39,7 +39,7 @@ func (a *app) rm() *cobra.Command {
 			case code == dfs.NotFound && force:
 				return nil
 			case code == dfs.NotEmpty && !recursive:
-				return dfs.Errorf(code, "%w (-r deletes it with all that is in it)", err)
+				return &dfs.Error{Code: code, Message: path.String() + " is not empty; -r deletes it with all that is in it", Cause: err}
 			case err != nil:
 				return err
 			}

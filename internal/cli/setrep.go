@@ -39,7 +39,7 @@ copies are not removed yet.`,
 		}
 		return a.with(func(ctx context.Context, c *client.Client, paths []string) error {
 			return a.each(ctx, paths, func(arg string) error {
-				path, err := dfs.ParsePath(arg)
+				path, err := remotePath(arg)
 				if err != nil {
 					return err
 				}

@@ -25,7 +25,7 @@ func (a *app) stat() *cobra.Command {
 	command.Flags().BoolVar(&chunks, "chunks", false, "show the chunks and where they lie")
 	command.RunE = a.with(func(ctx context.Context, c *client.Client, args []string) error {
 		return a.each(ctx, args, func(arg string) error {
-			path, err := dfs.ParsePath(arg)
+			path, err := remotePath(arg)
 			if err != nil {
 				return err
 			}

@@ -119,18 +119,19 @@ type remotePlace struct {
 
 // destination finds out what a DST means. Several sources need a directory.
 func destination(ctx context.Context, c *client.Client, text string, several bool) (remotePlace, error) {
-	path, err := dfs.ParsePath(text)
+	path, err := remotePath(text)
 	if err != nil {
 		return remotePlace{}, err
 	}
-	if several || strings.HasSuffix(text, "/") {
-		return remotePlace{path, true}, nil
-	}
+	directory := several || strings.HasSuffix(text, "/")
 	entry, err := c.Stat(ctx, path)
-	if err != nil && dfs.CodeOf(err) != dfs.NotFound {
+	switch {
+	case err != nil && dfs.CodeOf(err) != dfs.NotFound:
 		return remotePlace{}, err
+	case err == nil && directory && entry.Type != protocol.TypeDirectory:
+		return remotePlace{}, dfs.Errorf(dfs.NotDirectory, "%s is a file, not a directory to put something into", path)
 	}
-	return remotePlace{path, entry.Type == protocol.TypeDirectory}, nil
+	return remotePlace{path, directory || entry.Type == protocol.TypeDirectory}, nil
 }
 
 // of returns the path for one local source.
@@ -145,7 +146,7 @@ func (p remotePlace) of(source string) (dfs.Path, error) {
 }
 
 func (a *app) uploadOne(ctx context.Context, c *client.Client, source string, path dfs.Path, flags uploadFlags) (result client.UploadResult, err error) {
-	r, size, err := a.openSource(source)
+	r, size, err := a.openSource(ctx, source)
 	if err != nil {
 		return result, err
 	}
@@ -161,17 +162,17 @@ func (a *app) uploadOne(ctx context.Context, c *client.Client, source string, pa
 	}
 	result, err = c.Upload(ctx, path, r, options)
 	if dfs.CodeOf(err) == dfs.Exists {
-		err = dfs.Errorf(dfs.Exists, "%w (--force replaces a file)", err)
+		err = &dfs.Error{Code: dfs.Exists, Message: path.String() + " exists; --force replaces a file", Cause: err}
 	}
 	return result, err
 }
 
 // openSource opens a local file. The size is -1 when it is not known.
-func (a *app) openSource(source string) (io.ReadCloser, int64, error) {
+func (a *app) openSource(ctx context.Context, source string) (io.ReadCloser, int64, error) {
 	if source == "-" {
 		return io.NopCloser(a.stdin), -1, nil
 	}
-	f, err := os.Open(source)
+	f, err := client.OpenLocal(ctx, source, os.O_RDONLY)
 	if err != nil {
 		return nil, 0, err
 	}

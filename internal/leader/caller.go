@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,9 +22,10 @@ const (
 	firstPause     = 25 * time.Millisecond
 	longestPause   = 150 * time.Millisecond
 
-	defaultSetting    = "--namenodes"
+	defaultSetting    = "the addresses of the NameNodes"
 	defaultTryTimeout = 3 * time.Second
 	slowTryTimeout    = 30 * time.Second // also the limit that impatience grows to
+	noticeAfter       = 2 * time.Second
 	learnTimeout      = 500 * time.Millisecond
 	learnInterval     = 10 * time.Second
 )
@@ -37,8 +39,11 @@ type Config struct {
 	// tried; 0 means 3 s. Routes that work for long get 30 s in any case.
 	TryTimeout time.Duration
 	// Setting is what the one who gave the Endpoints knows them by, for sentences
-	// that ask to correct them; "" means --namenodes.
+	// that ask to correct them, like a flag.
 	Setting string
+	// Notice, when set, is told why when a call of Do has waited for 2 s; at most
+	// once in each call, from several goroutines at once. It must not block.
+	Notice func(reason string)
 }
 
 // Call is what goes with a route. The zero Call is a call without arguments.
@@ -59,6 +64,7 @@ type Caller struct {
 	log        hclog.Logger
 	tryTimeout time.Duration
 	setting    string
+	notice     func(reason string)
 }
 
 // New makes a Caller. It does not call anybody yet. Errors: dfs.Invalid.
@@ -91,6 +97,7 @@ func New(config Config) (*Caller, error) {
 		log:        config.Logger.Named("leader"),
 		tryTimeout: config.TryTimeout,
 		setting:    config.Setting,
+		notice:     config.Notice,
 	}, nil
 }
 
@@ -119,6 +126,7 @@ func (c *Caller) Do(ctx context.Context, route protocol.Route, call Call) error 
 	if err != nil {
 		return err
 	}
+	defer c.watch(t)()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		if v := c.round(ctx, t); v.final {
 			return v.err
@@ -131,6 +139,27 @@ func (c *Caller) Do(ctx context.Context, route protocol.Route, call Call) error 
 			return t.givenUp(ctx)
 		case <-time.After(pause/2 + rand.N(pause/2)): // jitter keeps callers from moving in step
 		}
+	}
+}
+
+// watch gives notice of a call that takes long, until the returned function is
+// called. When that has returned, no notice is under way any more.
+func (c *Caller) watch(t *task) (stop func()) {
+	if c.notice == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-done:
+		case <-time.After(noticeAfter):
+			c.notice(t.lastReason())
+		}
+	})
+	return func() {
+		close(done)
+		wg.Wait()
 	}
 }
 

@@ -57,7 +57,7 @@ func newEndpoints(config Config) (*endpoints, error) {
 // often.
 func parseEndpoint(text string) (string, error) {
 	baseURL, err := dfs.ParseBaseURL(text)
-	if err != nil && !strings.Contains(text, "://") {
+	if err != nil && strings.Contains(text, ":") && !strings.Contains(text, "://") {
 		if _, otherwise := dfs.ParseBaseURL("http://" + text); otherwise == nil {
 			return "", dfs.Errorf(dfs.Invalid, "%.120q is not the address of a daemon: http:// is missing; write http://%s", text, text)
 		}
@@ -150,7 +150,7 @@ func (e *endpoints) answered(baseURL, cluster string) error {
 	case e.cluster == "":
 		e.cluster, e.told = id, baseURL
 	case e.cluster != id:
-		return dfs.Errorf(dfs.WrongCluster, "%s belongs to cluster %s, %s to cluster %s: fix the list of NameNodes (%s)", e.told, e.cluster, baseURL, id, e.setting)
+		return dfs.Errorf(dfs.WrongCluster, "%s belongs to cluster %s, %s to cluster %s: they cannot both be right; fix %s", e.told, e.cluster, baseURL, id, e.setting)
 	}
 	return nil
 }

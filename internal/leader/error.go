@@ -20,7 +20,11 @@ func (t *task) givenUp(ctx context.Context) error {
 	}
 	switch cause := ctx.Err(); {
 	case t.maybe:
-		return dfs.Errorf(dfs.UnknownOutcome, "it may have happened, but no NameNode confirmed it; look before you try again (%s)", tried)
+		return &dfs.Error{
+			Code:    dfs.UnknownOutcome,
+			Message: "it may have happened, but no NameNode confirmed it; look before you try again (" + tried + ")",
+			Cause:   errors.New(tried), // for those who know better than that
+		}
 	case cause == nil: // a single try
 		return dfs.Errorf(dfs.Unavailable, "the NameNode did not answer (%s)", tried)
 	case errors.Is(cause, context.Canceled):
@@ -35,11 +39,7 @@ func (t *task) givenUp(ctx context.Context) error {
 func (t *task) reasons() string {
 	var reasons []string
 	for _, f := range t.failures {
-		separator := ": "
-		if f.stranger {
-			separator = " "
-		}
-		reasons = append(reasons, f.baseURL+separator+f.err.Error())
+		reasons = append(reasons, f.reason())
 	}
 	return strings.Join(reasons, "; ")
 }

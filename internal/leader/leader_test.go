@@ -405,7 +405,7 @@ func TestStrangers(t *testing.T) {
 				t.Errorf("with a NameNode behind it: %v", err)
 			}
 			c := newCaller(t, stranger.URL)
-			wantCode(t, stat(within(t, 300*time.Millisecond), c), dfs.Unavailable, stranger.URL+" is not a NameNode", "check --namenodes")
+			wantCode(t, stat(within(t, 300*time.Millisecond), c), dfs.Unavailable, stranger.URL+" is not a NameNode", "check the addresses of the NameNodes")
 			err := c.DoAt(within(t, 20*time.Second), stranger.URL, protocol.Stat, leader.Call{})
 			wantCode(t, err, dfs.Unavailable, "is not a NameNode")
 		})
@@ -429,8 +429,33 @@ func TestSettingIsNamed(t *testing.T) {
 	defer c.Close()
 	err = stat(within(t, 300*time.Millisecond), c)
 	wantCode(t, err, dfs.Unavailable, "check -namenode")
-	if strings.Contains(err.Error(), "--namenodes") {
+	if strings.Contains(err.Error(), "--") {
 		t.Errorf("%v names the flag of another program", err)
+	}
+}
+
+// A call that takes long says why, once; one that does not says nothing.
+func TestNotice(t *testing.T) {
+	dead := deadURL(t)
+	var mu sync.Mutex
+	var notices []string
+	config := leader.Config{Endpoints: []string{dead}, Notice: func(reason string) {
+		mu.Lock()
+		defer mu.Unlock()
+		notices = append(notices, reason)
+	}}
+	c, err := leader.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = stat(within(t, 100*time.Millisecond), c) // only its notices count
+	if len(notices) != 0 {
+		t.Errorf("too early: %q", notices)
+	}
+	_ = stat(within(t, 5*time.Second), c)
+	if len(notices) != 1 || notices[0] != dead+": connection refused" {
+		t.Errorf("got %q", notices)
 	}
 }
 
@@ -469,7 +494,7 @@ func TestWrongCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := mkdir(within(t, 20*time.Second), c)
-	wantCode(t, err, dfs.WrongCluster, a.URL, clusterA, b.URL, clusterB, "--namenodes")
+	wantCode(t, err, dfs.WrongCluster, a.URL, clusterA, b.URL, clusterB, "fix the addresses of the NameNodes")
 	if got := a.asked()[1].Header.Get(protocol.HeaderClusterID); got != clusterA {
 		t.Errorf("cluster ID sent: %q", got)
 	}

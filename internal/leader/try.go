@@ -9,6 +9,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"reflect"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -184,11 +185,31 @@ type task struct {
 
 	failures []failure // the last one of each endpoint
 	maybe    bool      // some try may have been carried out
+
+	mu   sync.Mutex
+	last string // why the last try failed, for the notice; guarded by mu
 }
 
 type failure struct {
 	baseURL string
 	verdict
+}
+
+// reason tells why this NameNode did not do.
+func (f failure) reason() string {
+	if f.stranger {
+		return f.baseURL + " " + f.err.Error()
+	}
+	return f.baseURL + ": " + f.err.Error()
+}
+
+func (t *task) lastReason() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.last == "" {
+		return "no answer yet"
+	}
+	return t.last
 }
 
 func (c *Caller) newTask(route protocol.Route, call Call) (*task, error) {
@@ -275,11 +296,15 @@ func (t *task) answeredByLeader() bool {
 
 func (t *task) failed(baseURL string, v verdict) {
 	t.maybe = t.maybe || v.maybe && t.route.Mutates()
+	f := failure{baseURL, v}
+	t.mu.Lock()
+	t.last = f.reason()
+	t.mu.Unlock()
 	for i := range t.failures {
 		if t.failures[i].baseURL == baseURL {
-			t.failures[i].verdict = v
+			t.failures[i] = f
 			return
 		}
 	}
-	t.failures = append(t.failures, failure{baseURL, v})
+	t.failures = append(t.failures, f)
 }
