@@ -30,7 +30,10 @@ func TestFsckAndSetrep(t *testing.T) {
 		t.Errorf("of an empty cluster: %s", out)
 	}
 	for _, path := range []string{"/a/one", "/a/b/two", "/three"} {
-		s.ok("upload", "-", path)
+		got := s.run("upload", "-", path)
+		if got.code != 0 || !strings.Contains(got.errors, "1 of 1 chunks have 2 of 3 replicas") {
+			t.Errorf("exit %d, %q", got.code, got.errors)
+		}
 	}
 	got := s.run("fsck")
 	if got.code != 1 || got.errors != "" || !strings.HasSuffix(got.out, "\nNOT healthy\n") {
