@@ -82,8 +82,8 @@ func (l *ledger) gaps(moments []time.Time) []time.Duration {
 	gaps := make([]time.Duration, len(moments))
 	for i := 1; i < len(l.acks); i++ {
 		for m, moment := range moments {
-			last := m == len(moments)-1 || l.acks[i-1].Before(moments[m+1])
-			if l.acks[i].After(moment) && last {
+			beforeNext := m == len(moments)-1 || l.acks[i].Before(moments[m+1])
+			if l.acks[i].After(moment) && beforeNext {
 				gaps[m] = max(gaps[m], l.acks[i].Sub(l.acks[i-1]))
 			}
 		}
