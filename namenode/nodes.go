@@ -42,7 +42,7 @@ func (n *NameNode) heartbeat(c *call) (reply, error) {
 	}
 	answer := protocol.HeartbeatReply{
 		ClusterID: n.clusterID(), Term: l.term, WantInventory: need && request.Incarnation > 0,
-		Interval: n.config.HeartbeatInterval.Milliseconds(), Nodes: []protocol.Target{},
+		Interval: l.beat().Milliseconds(), Nodes: []protocol.Target{},
 	}
 	n.machine.Read(func(s *fsm.State) {
 		for _, node := range s.Nodes() {

@@ -12,12 +12,13 @@ import (
 )
 
 const (
-	repairInterval = time.Second
-	surveyPause    = 2 * time.Second  // between surveys while there is something to repair
-	surveyShare    = 10               // a survey takes at most one part in so many of the time
-	surveyAnyway   = time.Minute      // when nothing seems to be wrong
-	surveyLimit    = 10000            // problems kept for planning
-	copyTimeout    = 60 * time.Second // then the copy is ordered anew, elsewhere if possible
+	repairInterval = 250 * time.Millisecond
+	repairBeat     = 500 * time.Millisecond // between heartbeats while there is something to repair: orders travel with the answers
+	surveyPause    = 500 * time.Millisecond // between surveys meanwhile
+	surveyShare    = 10                     // a survey takes at most one part in so many of the time
+	surveyAnyway   = time.Minute            // when nothing seems to be wrong
+	surveyLimit    = 10000                  // problems kept for planning
+	copyTimeout    = 60 * time.Second       // then the copy is ordered anew, elsewhere if possible
 )
 
 func repairLimits() repair.Limits { return repair.Limits{PerTarget: 4, PerSource: 4, InCluster: 64} }
@@ -156,6 +157,14 @@ func (l *leadership) orders(ctx context.Context, target fsm.NodeNum) []protocol.
 		}
 	})
 	return orders
+}
+
+// beat returns how long a DataNode may wait before its next heartbeat.
+func (l *leadership) beat() time.Duration {
+	if report := l.surveyed.Load(); report != nil && report.Under > report.Missing {
+		return min(repairBeat, l.n.config.HeartbeatInterval)
+	}
+	return l.n.config.HeartbeatInterval
 }
 
 func orderOf(s *fsm.State, c *repair.Copy) protocol.Order {
