@@ -213,15 +213,6 @@ func (c *Cluster) URLs() []string {
 	return urls
 }
 
-// Peers returns the NameNodes the cluster began with.
-func (c *Cluster) Peers() []cluster.Peer { return c.peers }
-
-// NameNode returns a running NameNode, or nil.
-func (c *Cluster) NameNode(id dfs.NodeID) *namenode.NameNode { return c.nameNodes[id] }
-
-// DataNode returns a running DataNode, or nil.
-func (c *Cluster) DataNode(id dfs.NodeID) *datanode.DataNode { return c.dataNodes[id] }
-
 // Client returns a client that knows the NameNodes the cluster began with.
 func (c *Cluster) Client() (*client.Client, error) {
 	return client.New(client.Config{NameNodes: c.URLs(), Logger: c.config.Logger.Named("client")})
