@@ -218,8 +218,8 @@ func TestFsckSaysWhatIsMissing(t *testing.T) {
 	}
 	f.mute[on[0]] = true
 	wait("waiting for another DataNode")
-	f.nodes["dn4"] = register(t, f.n, "dn4")["dn4"]
-	f.nodes["dn4"].heartbeat.Unwritable = true
+	f.nodes["dn4"] = newDataNode(t, "dn4")
+	f.nodes["dn4"].heartbeat.Unwritable = true // from its first word on, or a copy may be ordered to it
 	wait("waiting for a DataNode with room")
 	f.mute[on[1]], f.mute["dn4"] = true, true
 	f.nodes["dn4"].heartbeat.Unwritable = false
