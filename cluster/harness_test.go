@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testTiming keeps elections away from the hiccups of a busy machine.
 func testTiming() Timing {
-	return Timing{HeartbeatTimeout: time.Second, ElectionTimeout: time.Second, LeaderLease: 500 * time.Millisecond, CommitTimeout: 20 * time.Millisecond}
+	return Timing{HeartbeatTimeout: time.Second, ElectionTimeout: time.Second, LeaderLease: time.Second, CommitTimeout: 20 * time.Millisecond}
 }
 
 var errRefusedByFSM = dfs.Errorf(dfs.Exists, "refused by the state machine")
