@@ -19,10 +19,17 @@ type FailedHop struct {
 	Error ErrorBody  `json:"error"`
 }
 
-// StatChunksRequest is the body of POST /chunks/stat.
+// StatChunksRequest is the body of POST /chunks/stat. With Verify, a chunk is
+// listed only when it has just been read again from beginning to end and is
+// good, and when the node is not about to give it up itself; at most
+// MaxVerifiedChunks can be asked for then.
 type StatChunksRequest struct {
-	IDs []dfs.ChunkID `json:"ids"` // at most MaxChunksPerReport
+	IDs    []dfs.ChunkID `json:"ids"` // at most MaxChunksPerReport
+	Verify bool          `json:"verify,omitempty"`
 }
+
+// MaxVerifiedChunks bounds what a DataNode is asked to read again at once.
+const MaxVerifiedChunks = 16
 
 // ChunkInfo is what a DataNode knows of a chunk that it holds durably.
 type ChunkInfo struct {

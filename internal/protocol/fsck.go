@@ -29,6 +29,7 @@ const (
 	ProblemMissing         = "missing"
 	ProblemUnderReplicated = "under_replicated"
 	ProblemMisplaced       = "misplaced"
+	ProblemDraining        = "draining" // enough replicas, but some on DataNodes that are being emptied
 	ProblemOverReplicated  = "over_replicated"
 )
 

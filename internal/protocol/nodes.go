@@ -56,21 +56,39 @@ type HeartbeatReply struct {
 
 // Kinds of orders.
 const (
-	OrderCopy   = "copy"   // fetch the chunk from one of the sources and keep it
-	OrderVerify = "verify" // read the chunk again; quarantine it when it is damaged
+	OrderCopy   = "copy"   // fetch Chunk from one of the sources and keep it
+	OrderVerify = "verify" // read Chunk again; quarantine it when it is damaged
+	OrderDelete = "delete" // give up Chunks: no file and no upload will ever use them
+	OrderTrim   = "trim"   // give up the replica of Chunk, if enough keepers confirm theirs
 )
+
+// MaxOrderChunks bounds the chunks of one order to delete.
+const MaxOrderChunks = 4096
+
+// OrderLifetime bounds how long a DataNode may wait before it carries an order
+// to delete or to trim out. After that it is void: what the leader knew when it
+// decided may have changed.
+const OrderLifetime = 10 * time.Second
 
 // Order is something that the leader wants a DataNode to do. Orders travel only
 // in answers to heartbeats, under the answer's term, and a DataNode obeys none
 // of a lower term than the highest it has seen. Each can be carried out twice
 // without harm. What has come of it shows in later heartbeats; an order that
 // failed is thought over anew by the leader.
+//
+// A trim is the only order that can take a replica from a file, so the leader's
+// word is not enough for it: just before it obeys, the DataNode asks the keepers
+// itself (POST /chunks/stat with verify), and needs Keep of them to have read
+// their replica again and found it as the order says.
 type Order struct {
-	Kind    string       `json:"kind"`
-	Chunk   dfs.ChunkID  `json:"chunk"`
-	Size    int64        `json:"size"`              // of the chunk, as the namespace knows it
-	CRC32C  dfs.Checksum `json:"crc32c"`            // likewise
-	Sources []Target     `json:"sources,omitempty"` // of a copy, best first
+	Kind    string        `json:"kind"`
+	Chunk   dfs.ChunkID   `json:"chunk,omitempty"`
+	Size    int64         `json:"size,omitempty"`    // of the chunk, as the namespace knows it
+	CRC32C  dfs.Checksum  `json:"crc32c,omitempty"`  // likewise
+	Sources []Target      `json:"sources,omitempty"` // of a copy, best first
+	Keepers []Target      `json:"keepers,omitempty"` // of a trim: the other nodes that hold the chunk
+	Keep    int           `json:"keep,omitempty"`    // of a trim: how many of them must confirm, at least 1
+	Chunks  []dfs.ChunkID `json:"chunks,omitempty"`  // of a delete, at most MaxOrderChunks
 }
 
 // DataNode states.
@@ -133,6 +151,12 @@ type JoinRequest struct {
 	ID       dfs.NodeID `json:"id"`
 	RaftAddr string     `json:"raft_addr"`
 	URL      string     `json:"url"`
+}
+
+// DrainRequest is the body of POST /nodes/drain and POST /nodes/undrain. Both
+// are answered with the NodeInfo of the DataNode.
+type DrainRequest struct {
+	ID dfs.NodeID `json:"id"`
 }
 
 // MemberRequest is the body of POST /cluster/remove, and of

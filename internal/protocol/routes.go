@@ -65,6 +65,8 @@ var (
 	Heartbeat      = Route{http.MethodPost, "/heartbeat", Node, LeaderOnly, inventoryBody}
 	Announce       = Route{http.MethodPost, "/cluster/announce", Node, LeaderOnly, smallBody}
 	ListNodes      = Route{http.MethodGet, "/nodes", Read, Linearizable, 0}
+	DrainNode      = Route{http.MethodPost, "/nodes/drain", Admin, LeaderOnly, smallBody}
+	UndrainNode    = Route{http.MethodPost, "/nodes/undrain", Admin, LeaderOnly, smallBody}
 	Fsck           = Route{http.MethodGet, "/fsck", Read, Linearizable, 0}
 	GetLeader      = Route{http.MethodGet, "/leader", Public, AnyNode, 0}
 	JoinCluster    = Route{http.MethodPost, "/cluster/join", Admin, LeaderOnly, smallBody}
@@ -79,6 +81,9 @@ var (
 	GetChunk    = Route{http.MethodGet, "/chunks/{id}", Read, AnyNode, 0}  // also answers HEAD
 	DeleteChunk = Route{http.MethodDelete, "/chunks/{id}", Node, AnyNode, 0}
 	StatChunks  = Route{http.MethodPost, "/chunks/stat", Node, AnyNode, heartbeatBody}
+	// VerifyChunk tells a node that its replica looked bad to a reader. The node
+	// reads it again in its own time and believes only what it finds itself.
+	VerifyChunk = Route{http.MethodPost, "/chunks/{id}/verify", Read, AnyNode, 0}
 )
 
 // The routes that every daemon has.
