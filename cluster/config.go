@@ -94,6 +94,8 @@ type Config struct {
 	DiskTimeout       time.Duration // a write that takes longer is Fatal; default 10s
 
 	Logger hclog.Logger // default: none
+
+	freeBytes func(dir string) (int64, error) // for tests; default: what the disk says
 }
 
 // prepared returns the configuration with defaults filled in, or the first

@@ -98,6 +98,9 @@ func (g *Group) open(ctx context.Context) error {
 		listener.Close()
 		return err
 	}
+	if g.cfg.freeBytes != nil {
+		g.store.room.free = g.cfg.freeBytes
+	}
 	g.stream = newStream(listener, g.address, g.logger)
 	g.stream.self, g.stream.expect, g.stream.contact = g.identity, g.expectedAt, g.noteContact
 	g.transport = newTransport(g.stream, quiet(g.logger.Named("transport")))
@@ -199,6 +202,7 @@ func (g *Group) start() {
 	}))
 	g.tasks.Go(func() { g.watchRaft(ended) })
 	g.tasks.Go(g.watchLeadership)
+	g.tasks.Go(g.watchRoom)
 	g.stream.serve()
 	g.tasks.Go(func() {
 		if err := g.form(g.ctx); err != nil && g.ctx.Err() == nil {

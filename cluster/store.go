@@ -32,11 +32,13 @@ const (
 //     entry may lie on the disk for days before a follower needs it;
 //   - reports a write that fails, or that takes longer than timeout, and writes
 //     nothing more after that: a leader with a broken disk would otherwise go
-//     on sending heartbeats and keep the whole group from working.
+//     on sending heartbeats and keep the whole group from working. A disk that
+//     is merely full is no such failure: see room.
 type diskStore struct {
 	bolt    *raftboltdb.BoltStore
 	timeout time.Duration
 	report  func(error)
+	room    *room
 	broken  atomic.Bool
 }
 
@@ -61,7 +63,8 @@ func openStore(dir string, timeout time.Duration, report func(error)) (*diskStor
 	if err != nil {
 		return nil, openFailure(path, err)
 	}
-	return &diskStore{bolt: bolt, timeout: timeout, report: report}, nil
+	taken := &room{path: path, reserve: roomReserve, take: takeBlocks, free: freeBytes}
+	return &diskStore{bolt: bolt, timeout: timeout, report: report, room: taken}, nil
 }
 
 func boltOptions(path string) raftboltdb.Options {
@@ -187,7 +190,9 @@ func (s *diskStore) write(what string, f func() error) error {
 		_ = s.fail(dfs.Errorf(dfs.Internal, "the disk has not completed a write (%s) for %s", what, s.timeout)) // reported
 	})
 	defer watchdog.Stop()
-	if err := f(); err != nil {
+	if err := f(); notWritten(err) {
+		return dfs.Errorf(dfs.NoSpace, "the disk is full (%s): %w", what, err) // raft makes do without
+	} else if err != nil {
 		return s.fail(dfs.Errorf(dfs.Internal, "the disk failed (%s): %w", what, err))
 	}
 	return nil
@@ -219,6 +224,9 @@ func (s *diskStore) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft
 
 // StoreLogs is part of raft.LogStore.
 func (s *diskStore) StoreLogs(entries []*raft.Log) error {
+	if err := s.room.admit(); err != nil {
+		return err
+	}
 	sealed := make([]*raft.Log, len(entries))
 	for i, entry := range entries {
 		sealed[i] = seal(entry)

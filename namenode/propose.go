@@ -13,6 +13,14 @@ import (
 // returns what the state machine answered. The error is the state machine's
 // refusal, or says that this is not the leader, or that the outcome is unknown.
 func (n *NameNode) propose(ctx context.Context, command fsm.Command, request dfs.RequestID) (fsm.Result, error) {
+	// Duties, which have no request, may use what is left: they keep the cluster
+	// together, and need little.
+	if full := n.group.Room(); full != nil && request != "" {
+		if result, err, known := n.remembered(request, command); known {
+			return result, err
+		}
+		return fsm.Result{}, full
+	}
 	answer, err := n.group.Apply(ctx, fsm.Encode(command, request, time.Now()))
 	if err != nil {
 		return fsm.Result{}, err

@@ -1,0 +1,124 @@
+package cluster
+
+import (
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+// TestRoomOfTheLog: blocks are taken before the log needs them, and when there
+// are none left the log does not use up what terms and votes need.
+func TestRoomOfTheLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	var taken []int64
+	var err error
+	free := int64(roomLeft)
+	r := &room{path: path, reserve: 100, free: func(string) (int64, error) { return free, nil }, take: func(_ string, length int64) error {
+		taken = append(taken, length)
+		return err
+	}}
+	grow := func(size int64) {
+		t.Helper()
+		if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look := func(wantFull bool, wantTaken ...int64) {
+		t.Helper()
+		taken = nil
+		if full := r.look(); full != wantFull || len(taken) != len(wantTaken) || len(taken) > 0 && taken[0] != wantTaken[0] {
+			t.Errorf("full: %t, taken: %v; want %t, %v", r.full.Load(), taken, wantFull, wantTaken)
+		}
+	}
+	look(false) // there is no file yet
+	grow(10)
+	look(false, 110)
+	look(false) // it has what it needs
+	grow(60)
+	look(false, 160)
+	err = syscall.ENOSPC
+	grow(70)
+	look(true, 170)
+	if err := r.admit(); err != nil {
+		t.Errorf("what was taken before may be used: %v", err)
+	}
+	grow(161)
+	look(true, 261)
+	wantCode(t, r.admit(), dfs.NoSpace)
+	err = syscall.EIO
+	look(true, 261) // says nothing of the room
+	err = nil
+	look(false, 261)
+	free--
+	look(true)
+	if err := r.admit(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFullDiskIsNoFailure(t *testing.T) {
+	s := newStore(t, func(err error) { t.Errorf("reported: %v", err) })
+	full := func(op string) error { return &os.PathError{Op: op, Path: "raft.db", Err: syscall.ENOSPC} }
+	for _, op := range []string{"write", "truncate"} {
+		wantCode(t, s.write("test", func() error { return full(op) }), dfs.NoSpace)
+	}
+	if err := s.StoreLogs(entriesUpTo(1)); err != nil {
+		t.Errorf("after the disk was full for a while: %v", err)
+	}
+	reported := 0
+	s = newStore(t, func(error) { reported++ })
+	wantCode(t, s.write("test", func() error { return full("sync") }), dfs.Internal) // who knows what it has lost
+	wantCode(t, s.write("test", func() error { return syscall.ENOSPC }), dfs.Internal)
+	if reported != 1 {
+		t.Errorf("reported %d times", reported)
+	}
+}
+
+// TestFullLeaderHandsOver: the member whose disk is full does not lead for long,
+// and leads again, if need be, when it has room.
+func TestFullLeaderHandsOver(t *testing.T) {
+	t.Parallel()
+	var full atomic.Value // ID of the member without room
+	full.Store(dfs.NodeID(""))
+	nodes := newGroup(t, 3, func(cfg *Config) {
+		id := cfg.ID
+		cfg.freeBytes = func(string) (int64, error) {
+			if full.Load() == id {
+				return 0, nil
+			}
+			return 1 << 30, nil
+		}
+	})
+	leader := leaderOf(t, nodes...)
+	full.Store(leader.cfg.ID)
+	waitUntil(t, "the full leader to hand over", func() bool { return !leader.IsLeader() && leader.Room() != nil })
+	wantCode(t, leader.Room(), dfs.Unavailable)
+	next := leaderOf(t, others(nodes, leader)...)
+	if err := next.Room(); err != nil {
+		t.Errorf("the new leader: %v", err)
+	}
+	full.Store(dfs.NodeID(""))
+	waitUntil(t, "there is room again", func() bool { return leader.Room() == nil })
+}
+
+func TestFullAndAlone(t *testing.T) {
+	t.Parallel()
+	var full atomic.Bool
+	full.Store(true)
+	n := newNode(t, "nn1")
+	n.cfg.freeBytes = func(string) (int64, error) {
+		if full.Load() {
+			return 0, nil
+		}
+		return 1 << 30, nil
+	}
+	n.start()
+	leaderOf(t, n)
+	waitUntil(t, "it says that nobody else can lead", func() bool { return dfs.CodeOf(n.Room()) == dfs.NoSpace })
+	full.Store(false)
+	waitUntil(t, "there is room again", func() bool { return n.Room() == nil })
+}
