@@ -30,25 +30,28 @@ func NewGrace(period time.Duration) *Grace { return &Grace{period: period} }
 // Note takes in that the log was applied up to index (at least) at now, which
 // must not be before index was read.
 func (g *Grace) Note(now time.Time, index uint64) {
-	if last := len(g.samples) - 1; last >= 0 {
-		newest := g.samples[last]
-		if index <= newest.index || now.Sub(newest.at) < g.period/graceSamples {
-			return
-		}
+	if last := len(g.samples) - 1; last >= 0 && now.Sub(g.samples[last].at) < g.period/graceSamples {
+		return
 	}
 	g.samples = append(g.samples, sample{now, index})
+	if old := g.old(now); old > 1 {
+		g.samples = slices.Delete(g.samples, 0, old-1) // the newest of them stands for all
+	}
 }
 
 // Cutoff returns the newest log index that is known to have been applied for the
 // whole grace; 0, which is no index, when there is none.
 func (g *Grace) Cutoff(now time.Time) uint64 {
-	young := slices.IndexFunc(g.samples, func(s sample) bool { return now.Sub(s.at) < g.period })
-	if young < 0 {
-		young = len(g.samples)
+	if old := g.old(now); old > 0 {
+		return g.samples[old-1].index
 	}
-	if young == 0 {
-		return 0
+	return 0
+}
+
+// old returns how many of the samples are older than the grace.
+func (g *Grace) old(now time.Time) int {
+	if young := slices.IndexFunc(g.samples, func(s sample) bool { return now.Sub(s.at) < g.period }); young >= 0 {
+		return young
 	}
-	g.samples = slices.Delete(g.samples, 0, young-1)
-	return g.samples[0].index
+	return len(g.samples)
 }
