@@ -16,7 +16,7 @@ func checkInvariants(s *State) error {
 	if err := s.validate(); err != nil {
 		return err // the rest could go round in circles
 	}
-	return errors.Join(checkDirs(s), checkRefs(s), checkHeld(s), checkNames(s), checkRequests(s))
+	return errors.Join(checkDirs(s), checkRefs(s), checkHeld(s), checkGarbage(s), checkOrphans(s), checkNames(s), checkRequests(s))
 }
 
 func checkDirs(s *State) error {
@@ -108,8 +108,8 @@ func checkHeld(s *State) error {
 		}
 		return true
 	})
-	s.orphans.Scan(func(r replica) bool {
-		hold(r.node, r.chunk)
+	s.orphans.Scan(func(o orphan) bool {
+		hold(o.node, o.chunk)
 		return true
 	})
 	var faults []error
@@ -122,6 +122,67 @@ func checkHeld(s *State) error {
 		}
 		return true
 	})
+	return errors.Join(faults...)
+}
+
+// checkGarbage finds the garbage by looking at every chunk, file and upload.
+func checkGarbage(s *State) error {
+	used := make(map[dfs.ChunkID]bool)
+	s.inodes.Scan(func(n *inode) bool {
+		for _, id := range n.chunks {
+			used[id] = true
+		}
+		return true
+	})
+	s.uploads.Scan(func(_ dfs.UploadID, u *upload) bool {
+		for _, a := range u.allocated {
+			used[a.id] = true
+		}
+		return true
+	})
+	garbage, replicas := 0, int64(s.orphans.Len())
+	var faults []error
+	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
+		since, listed := s.garbage.Get(id)
+		if is := !used[id] && len(c.replicas) > 0; is != listed {
+			faults = append(faults, fmt.Errorf("chunk %s is garbage: %v; listed as garbage: %v", id, is, listed))
+		}
+		if listed {
+			garbage, replicas = garbage+1, replicas+int64(len(c.replicas))
+			if since == 0 || since > s.applied {
+				faults = append(faults, fmt.Errorf("chunk %s is garbage since %d", id, since))
+			}
+		}
+		return true
+	})
+	if garbage != s.garbage.Len() || replicas != s.Orphaned() {
+		faults = append(faults, fmt.Errorf("%d chunks are garbage, %d are listed; %d replicas belong to nothing, %d are counted", garbage, s.garbage.Len(), replicas, s.Orphaned()))
+	}
+	return errors.Join(faults...)
+}
+
+func checkOrphans(s *State) error {
+	unissued := make(map[dfs.ChunkID]int)
+	var faults []error
+	s.orphans.Scan(func(o orphan) bool {
+		if _, known := s.chunks.Get(o.chunk); known {
+			faults = append(faults, fmt.Errorf("chunk %s is known and an orphan", o.chunk))
+		}
+		if _, listed := s.unissued.Get(o.chunk); listed || o.chunk >= s.nextChunk {
+			unissued[o.chunk]++
+		}
+		return true
+	})
+	s.unissued.Scan(func(id dfs.ChunkID, nodes int) bool {
+		if unissued[id] != nodes {
+			faults = append(faults, fmt.Errorf("chunk %s, never handed out, is counted on %d nodes and is on %d", id, nodes, unissued[id]))
+		}
+		delete(unissued, id)
+		return true
+	})
+	if len(unissued) > 0 {
+		faults = append(faults, fmt.Errorf("chunks %v were never handed out and are not listed as such", unissued))
+	}
 	return errors.Join(faults...)
 }
 
@@ -203,6 +264,10 @@ func TestInvariantsAreSeen(t *testing.T) {
 		})
 		return file
 	}
+	anyGarbage := func(s *State) dfs.ChunkID {
+		id, _, _ := s.garbage.Min()
+		return id
+	}
 	tests := []struct {
 		name, want string
 		spoil      func(*State)
@@ -228,7 +293,7 @@ func TestInvariantsAreSeen(t *testing.T) {
 		{"node beyond the counter", "counter", func(s *State) { s.nextNode-- }},
 		{"missing counter", "counter", func(s *State) { s.nextNode = 0 }},
 		{"clock out of range", "clock", func(s *State) { s.clock = -1 }},
-		{"wrong number of references", "references", func(s *State) { c, _ := s.chunks.Get(1); c.refs = 5 }},
+		{"wrong number of references", "references", func(s *State) { c, _ := s.chunks.Get(anyFile(s).chunks[0]); c.refs = 5 }},
 		{"file of a chunk that is not there", "not there", func(s *State) { s.chunks.Delete(anyFile(s).chunks[0]) }},
 		{"size of a file", "bytes", func(s *State) { anyFile(s).size++ }},
 		{"size of an upload", "bytes", func(s *State) { u, _ := s.uploads.Get(s.nextUpload - 1); u.size++ }},
@@ -253,7 +318,20 @@ func TestInvariantsAreSeen(t *testing.T) {
 		{"false agreement", "agree", func(s *State) { n, _ := s.nodes.Get(1); n.inventoried, n.count = true, n.held+1 }},
 		{"state of a node", "state", func(s *State) { n, _ := s.nodes.Get(1); n.liveness = Down + 1 }},
 		{"unconfirmed without replica", "no replica", func(s *State) { s.unconfirmed.Set(replica{3, 1, 1}) }},
-		{"orphan on no node", "not there", func(s *State) { s.orphans.Set(replica{99, 1, 1}) }},
+		{"orphan on no node", "not there", func(s *State) { s.orphans.Set(orphan{99, 77, 1}) }},
+		{"orphan of the future", "log entry", func(s *State) { s.orphans.Set(orphan{1, 77, s.applied + 1}) }},
+		{"orphan that is a chunk", "known and an orphan", func(s *State) { s.orphans.Set(orphan{1, anyFile(s).chunks[0], 1}) }},
+		{"chunk in use that never was handed out", "handed out", func(s *State) { s.unissued.Set(anyFile(s).chunks[0], 1) }},
+		{"orphan never handed out that is not listed", "not listed", func(s *State) { s.unissued.Delete(900_000) }},
+		{"orphan miscounted", "counted on", func(s *State) { s.unissued.Set(900_000, 2) }},
+		{"garbage that is in use", "is not", func(s *State) { s.garbage.Set(anyFile(s).chunks[0], 1) }},
+		{"garbage of an open upload", "is not", func(s *State) {
+			u, _ := s.uploads.Get(s.nextUpload - 1)
+			s.garbage.Set(u.allocated[0].id, 1)
+		}},
+		{"garbage that is not there", "is not", func(s *State) { s.garbage.Set(77, 1) }},
+		{"garbage of the future", "log entry", func(s *State) { s.garbage.Set(anyGarbage(s), s.applied+1) }},
+		{"garbage that is not listed", "listed", func(s *State) { s.garbage.Delete(anyGarbage(s)) }},
 		{"name of a node", "lead to", func(s *State) { s.nodesByID.Set("dn1", 2) }},
 		{"node without a name", "index", func(s *State) { s.nodesByID.Delete("dn1") }},
 		{"name in the trash", "in the trash", func(s *State) { s.link(&inode{parent: trashInode, name: "x"}) }},

@@ -104,7 +104,7 @@ func (s *State) addReplica(n *node, id dfs.ChunkID) {
 		s.addOrphan(n, id)
 		return
 	}
-	s.dropOrphan(n, id) // it was reported before it was allocated
+	s.dropOrphan(n, id) // of a snapshot from before allocation kept clear of orphans
 	replicas, added := insertNode(c.replicas, n.num)
 	if !added {
 		if _, waiting := s.unconfirmed.Delete(replica{node: n.num, chunk: id}); waiting {
@@ -119,15 +119,31 @@ func (s *State) addReplica(n *node, id dfs.ChunkID) {
 }
 
 func (s *State) addOrphan(n *node, id dfs.ChunkID) {
-	if _, known := s.orphans.Get(replica{node: n.num, chunk: id}); !known {
-		s.orphans.Set(replica{n.num, id, s.clock})
-		n.hold(id)
+	if _, known := s.orphans.Get(orphan{node: n.num, chunk: id}); known {
+		return
+	}
+	s.orphans.Set(orphan{n.num, id, s.applied})
+	s.countUnissued(id)
+	n.hold(id)
+}
+
+// countUnissued takes note of another node with the chunk when its ID was not
+// handed out: it comes from a future that this namespace has lost.
+func (s *State) countUnissued(id dfs.ChunkID) {
+	if nodes, unissued := s.unissued.Get(id); unissued || id >= s.nextChunk {
+		s.unissued.Set(id, nodes+1)
 	}
 }
 
 func (s *State) dropOrphan(n *node, id dfs.ChunkID) {
-	if _, orphan := s.orphans.Delete(replica{node: n.num, chunk: id}); orphan {
-		n.letGo(id)
+	if _, known := s.orphans.Delete(orphan{node: n.num, chunk: id}); !known {
+		return
+	}
+	n.letGo(id)
+	if nodes, unissued := s.unissued.Get(id); unissued && nodes > 1 {
+		s.unissued.Set(id, nodes-1)
+	} else {
+		s.unissued.Delete(id)
 	}
 }
 
@@ -178,7 +194,7 @@ func (s *State) dropReplica(n *node, id dfs.ChunkID) bool {
 	changed := *c
 	changed.replicas = slices.Concat(c.replicas[:at], c.replicas[at+1:])
 	s.chunks.Set(id, &changed)
-	s.forgetIfGone(id, &changed)
+	s.settle(id, &changed)
 	return true
 }
 

@@ -174,17 +174,69 @@ func (s *State) Walk(fn func(*File) bool) {
 	})
 }
 
+// Garbage is a chunk that no file and no open upload uses, nor ever will, and
+// that some nodes are said to hold.
+type Garbage struct {
+	ID       dfs.ChunkID
+	Since    uint64 // log index of the entry that made it garbage
+	Replicas []NodeNum
+}
+
+// Orphan is a chunk on a node that the namespace does not know.
+type Orphan struct {
+	ID    dfs.ChunkID
+	Since uint64 // log index of the report that it was first heard of in
+	// Issued is false when the node held it before the counter had come to its
+	// ID: then it comes from a future that this namespace has lost.
+	Issued bool
+}
+
 // Orphaned returns how many replicas on DataNodes belong to no file and no
-// open upload.
+// open upload. The time it takes grows with the garbage.
 func (s *State) Orphaned() int64 {
 	count := int64(s.orphans.Len())
-	s.chunks.Scan(func(_ dfs.ChunkID, c *chunk) bool {
-		if s.garbage(c) {
-			count += int64(len(c.replicas))
-		}
+	s.GarbageAfter(0, func(g Garbage) bool {
+		count += int64(len(g.Replicas))
 		return true
 	})
 	return count
+}
+
+// Reclaimable returns how many chunks are garbage and how many replicas are
+// orphans.
+func (s *State) Reclaimable() (garbage, orphans int) { return s.garbage.Len(), s.orphans.Len() }
+
+// GarbageAfter calls fn with the garbage of IDs above after, in order, until it
+// returns false.
+func (s *State) GarbageAfter(after dfs.ChunkID, fn func(Garbage) bool) {
+	if after == ^dfs.ChunkID(0) {
+		return
+	}
+	s.garbage.Ascend(after+1, func(id dfs.ChunkID, since uint64) bool {
+		// What is deleted for it had better be looked at twice.
+		if c, ok := s.chunks.Get(id); ok && s.unused(c) {
+			return fn(Garbage{id, since, c.replicas})
+		}
+		return true
+	})
+}
+
+// OrphansAfter calls fn with the orphans on a node of IDs above after, in order,
+// until it returns false.
+func (s *State) OrphansAfter(num NodeNum, after dfs.ChunkID, fn func(Orphan) bool) {
+	if after == ^dfs.ChunkID(0) {
+		return
+	}
+	s.orphans.Ascend(orphan{node: num, chunk: after + 1}, func(o orphan) bool {
+		if o.node != num {
+			return false
+		}
+		if _, known := s.chunks.Get(o.chunk); known {
+			return true
+		}
+		_, unissued := s.unissued.Get(o.chunk)
+		return fn(Orphan{o.chunk, o.since, !unissued && o.chunk < s.nextChunk})
+	})
 }
 
 // List returns up to limit entries of the directory at path whose names come
@@ -340,8 +392,8 @@ func (s *State) Reported(num NodeNum, id dfs.ChunkID) bool {
 		_, waiting := s.unconfirmed.Get(replica{node: num, chunk: id})
 		return !waiting && slices.Contains(c.replicas, num)
 	}
-	_, orphan := s.orphans.Get(replica{node: num, chunk: id})
-	return orphan
+	_, known := s.orphans.Get(orphan{node: num, chunk: id})
+	return known
 }
 
 // ReportedBetween calls fn with the chunks above after and up to
@@ -362,11 +414,11 @@ func (s *State) ReportedBetween(num NodeNum, after, through dfs.ChunkID, fn func
 		}
 		return true
 	})
-	s.orphans.Ascend(replica{node: num, chunk: after + 1}, func(r replica) bool {
-		if r.node != num || r.chunk > through {
+	s.orphans.Ascend(orphan{node: num, chunk: after + 1}, func(o orphan) bool {
+		if o.node != num || o.chunk > through {
 			return false
 		}
-		fn(r.chunk)
+		fn(o.chunk)
 		return true
 	})
 }

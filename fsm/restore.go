@@ -45,6 +45,7 @@ func ReadSnapshot(r io.Reader) (*State, error) {
 	if _, err := archive.Next(); err != io.EOF {
 		return nil, dfs.Errorf(dfs.Corrupt, "the snapshot holds more than its two documents")
 	}
+	s.findGarbage()
 	if err := s.validate(); err != nil {
 		return nil, dfs.Errorf(dfs.Corrupt, "the snapshot does not fit together: %w", err)
 	}
@@ -213,10 +214,10 @@ func readNodes(s *State, d *documentReader) error {
 	if err := section(d, "members", "unconfirmed", s.restoreMember); err != nil {
 		return err
 	}
-	if err := section(d, "unconfirmed", "orphans", restoreReplica(s.unconfirmed)); err != nil {
+	if err := section(d, "unconfirmed", "orphans", s.restoreUnconfirmed); err != nil {
 		return err
 	}
-	if err := section(d, "orphans", "counts", restoreReplica(s.orphans)); err != nil {
+	if err := section(d, "orphans", "counts", s.restoreOrphan); err != nil {
 		return err
 	}
 	return d.checkCounts()
@@ -249,16 +250,41 @@ func setOnce[K cmp.Ordered, V any](tree *btree.Map[K, V], key K, value V) error 
 	return nil
 }
 
-func restoreReplica(tree *btree.BTreeG[replica]) func(*replicaRecord) error {
-	return func(r *replicaRecord) error {
-		if _, replaced := tree.Set(replica{r.Node, r.Chunk, r.SinceMS}); replaced {
-			return errTwice
-		}
-		return nil
+func (s *State) restoreUnconfirmed(r *replicaRecord) error {
+	if _, replaced := s.unconfirmed.Set(replica{r.Node, r.Chunk, r.SinceMS}); replaced {
+		return errTwice
 	}
+	return nil
+}
+
+func (s *State) restoreOrphan(r *orphanRecord) error {
+	if r.Since == 0 {
+		r.Since = s.applied // an older snapshot does not say
+	}
+	if _, replaced := s.orphans.Set(orphan{r.Node, r.Chunk, r.Since}); replaced {
+		return errTwice
+	}
+	if r.Unissued || r.Chunk >= s.nextChunk {
+		nodes, _ := s.unissued.Get(r.Chunk)
+		s.unissued.Set(r.Chunk, nodes+1)
+	}
+	return nil
+}
+
+// findGarbage takes up the garbage that an older snapshot does not mark as such.
+func (s *State) findGarbage() {
+	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
+		if len(c.replicas) > 0 {
+			s.settle(id, c)
+		}
+		return true
+	})
 }
 
 func (s *State) restoreChunk(r *chunkRecord) error {
+	if r.Garbage > 0 {
+		s.garbage.Set(r.ID, r.Garbage)
+	}
 	return setOnce(s.chunks, r.ID, &chunk{
 		size: r.Size, checksum: r.Checksum, refs: r.Refs, upload: dfs.UploadID(r.Upload),
 		replicas: r.Replicas, damaged: r.Damaged,

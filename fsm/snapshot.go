@@ -66,6 +66,7 @@ type chunkRecord struct {
 	Upload   uint64       `json:"upload"`
 	Replicas []NodeNum    `json:"replicas,omitempty"`
 	Damaged  []NodeNum    `json:"damaged,omitempty"`
+	Garbage  uint64       `json:"garbage_since,omitempty"`
 }
 
 type allocatedRecord struct {
@@ -139,6 +140,14 @@ type replicaRecord struct {
 	SinceMS int64       `json:"since_ms"`
 }
 
+type orphanRecord struct {
+	Node     NodeNum     `json:"node"`
+	Chunk    dfs.ChunkID `json:"chunk"`
+	Since    uint64      `json:"since"`
+	Unissued bool        `json:"unissued,omitempty"`
+	SinceMS  int64       `json:"since_ms,omitempty"` // of older snapshots, which have no Since
+}
+
 // WriteFiles writes files.json: namespace, chunks, uploads and requests. The
 // same state gives the same bytes on every NameNode.
 func (s *State) WriteFiles(w io.Writer) error {
@@ -149,7 +158,8 @@ func (s *State) WriteFiles(w io.Writer) error {
 	s.inodes.Scan(func(n *inode) bool { return d.record(n.record()) })
 	d.begin("chunks")
 	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
-		return d.record(chunkRecord{id, c.size, c.checksum, c.refs, uint64(c.upload), c.replicas, c.damaged})
+		since, _ := s.garbage.Get(id)
+		return d.record(chunkRecord{id, c.size, c.checksum, c.refs, uint64(c.upload), c.replicas, c.damaged, since})
 	})
 	d.begin("uploads")
 	s.uploads.Scan(func(id dfs.UploadID, u *upload) bool { return d.record(u.record(id)) })
@@ -171,11 +181,13 @@ func (s *State) WriteNodes(w io.Writer) error {
 	s.members.Scan(func(_ dfs.NodeID, m *member) bool {
 		return d.record(memberRecord{m.id, m.instance, m.url, m.raftAddr, m.removed})
 	})
-	asRecord := func(r replica) bool { return d.record(replicaRecord{r.node, r.chunk, r.since}) }
 	d.begin("unconfirmed")
-	s.unconfirmed.Scan(asRecord)
+	s.unconfirmed.Scan(func(r replica) bool { return d.record(replicaRecord{r.node, r.chunk, r.since}) })
 	d.begin("orphans")
-	s.orphans.Scan(asRecord)
+	s.orphans.Scan(func(o orphan) bool {
+		_, unissued := s.unissued.Get(o.chunk)
+		return d.record(orphanRecord{Node: o.node, Chunk: o.chunk, Since: o.since, Unissued: unissued})
+	})
 	return d.finish()
 }
 

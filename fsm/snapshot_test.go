@@ -247,6 +247,10 @@ func TestSnapshotThatDoesNotFitTogether(t *testing.T) {
 		{"two nodes of one name", inNodes(`"id":"dn2"`, `"id":"dn1"`)},
 		{"an inode without its directory", inFiles(`"parent":1,`, `"parent":77777,`)},
 		{"a node that is missing", inNodes(`"num":3`, `"num":2000`)},
+		{"garbage in use", inFiles(`"refs":1,"upload":2,`, `"refs":1,"garbage_since":1,"upload":2,`)},
+		{"garbage of the future", inFiles(`"garbage_since":`, `"garbage_since":99`)},
+		{"an orphan of the future", inNodes(`"chunk":"00000000000dbba0","since":`, `"chunk":"00000000000dbba0","since":99`)},
+		{"a chunk that never was handed out", inNodes(`"chunk":"00000000000dbba0"`, `"chunk":"0000000000000004"`)},
 		{"damaged replicas out of order", inFiles(`"replicas":[1,2]`, `"replicas":[1],"damaged":[3,2]`)},
 		{"a damaged replica on a node that is missing", inFiles(`"replicas":[1,2]`, `"replicas":[1,2],"damaged":[777]`)},
 		{"a header that does not end", func() []tarMember {

@@ -36,7 +36,9 @@ type State struct {
 	nodes       *btree.Map[NodeNum, *node]
 	nodesByID   *btree.Map[dfs.NodeID, NodeNum]
 	unconfirmed *btree.BTreeG[replica] // known from a commit, not yet from the node itself
-	orphans     *btree.BTreeG[replica] // on a node, but of no chunk that the namespace knows
+	orphans     *btree.BTreeG[orphan]
+	unissued    *btree.Map[dfs.ChunkID, int]    // orphans whose ID was never handed out, and on how many nodes; no upload gets such an ID
+	garbage     *btree.Map[dfs.ChunkID, uint64] // chunks that nothing uses and some node holds, and the log index since when
 	members     *btree.Map[dfs.NodeID, *member]
 }
 
@@ -53,8 +55,9 @@ type inode struct {
 	chunks      []dfs.ChunkID
 }
 
-// chunk is a chunk that was allocated. It is garbage when it has no reference
-// and its upload is over; it is forgotten when no node holds it any more.
+// chunk is a chunk that was allocated. It is unused when it has no reference
+// and its upload is over, and stays so: then it is garbage while a node holds
+// it, and forgotten after that.
 type chunk struct {
 	size     int64
 	checksum dfs.Checksum
@@ -130,6 +133,14 @@ type replica struct {
 	since int64
 }
 
+// orphan is a chunk on a node that the namespace does not know, and the log
+// index at which it was first heard of. Ordered by node, then chunk.
+type orphan struct {
+	node  NodeNum
+	chunk dfs.ChunkID
+	since uint64
+}
+
 func newInodeTree() *btree.BTreeG[*inode] {
 	return btree.NewBTreeGOptions(func(a, b *inode) bool {
 		if a.parent != b.parent {
@@ -141,6 +152,15 @@ func newInodeTree() *btree.BTreeG[*inode] {
 
 func newReplicaTree() *btree.BTreeG[replica] {
 	return btree.NewBTreeGOptions(func(a, b replica) bool {
+		if a.node != b.node {
+			return a.node < b.node
+		}
+		return a.chunk < b.chunk
+	}, btree.Options{NoLocks: true})
+}
+
+func newOrphanTree() *btree.BTreeG[orphan] {
+	return btree.NewBTreeGOptions(func(a, b orphan) bool {
 		if a.node != b.node {
 			return a.node < b.node
 		}
@@ -164,7 +184,9 @@ func newState() *State {
 		nodes:        new(btree.Map[NodeNum, *node]),
 		nodesByID:    new(btree.Map[dfs.NodeID, NodeNum]),
 		unconfirmed:  newReplicaTree(),
-		orphans:      newReplicaTree(),
+		orphans:      newOrphanTree(),
+		unissued:     new(btree.Map[dfs.ChunkID, int]),
+		garbage:      new(btree.Map[dfs.ChunkID, uint64]),
 		members:      new(btree.Map[dfs.NodeID, *member]),
 	}
 	s.dirs.Set(rootInode, &inode{id: rootInode, directory: true})
@@ -185,6 +207,8 @@ func (s *State) copy() *State {
 	c.nodesByID = s.nodesByID.Copy()
 	c.unconfirmed = s.unconfirmed.Copy()
 	c.orphans = s.orphans.Copy()
+	c.unissued = s.unissued.Copy()
+	c.garbage = s.garbage.Copy()
 	c.members = s.members.Copy()
 	return &c
 }

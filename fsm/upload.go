@@ -86,13 +86,30 @@ func repeats(nodes []NodeNum) bool {
 }
 
 // allocate gives u a new chunk for each list of targets and returns the first.
+// Their IDs follow each other.
 func (s *State) allocate(u *upload, id dfs.UploadID, targets [][]NodeNum) dfs.ChunkID {
-	first := s.nextChunk
-	for _, nodes := range targets {
-		s.chunks.Set(s.nextChunk, &chunk{upload: id})
-		u.allocated = append(u.allocated, allocated{s.nextChunk, nodes})
-		s.nextChunk++
+	first := s.unclaimed(len(targets))
+	for i, nodes := range targets {
+		chunkID := first + dfs.ChunkID(i)
+		s.chunks.Set(chunkID, &chunk{upload: id})
+		u.allocated = append(u.allocated, allocated{chunkID, nodes})
 	}
+	s.nextChunk = first + dfs.ChunkID(len(targets))
+	return first
+}
+
+// unclaimed returns the first of count new IDs in a row. Those under which a
+// node holds something already are passed over: two contents under one ID could
+// not be told apart.
+func (s *State) unclaimed(count int) dfs.ChunkID {
+	first := s.nextChunk
+	s.unissued.Ascend(first, func(claimed dfs.ChunkID, _ int) bool {
+		if claimed-first >= dfs.ChunkID(count) {
+			return false
+		}
+		first = claimed + 1
+		return true
+	})
 	return first
 }
 
@@ -248,7 +265,7 @@ func (s *State) finish(id dfs.UploadID, u *upload) Result {
 	})
 	s.uploads.Delete(id)
 	if len(u.allocated) > len(u.sealed) {
-		s.forgetUnused(u)
+		s.settleAllocated(u)
 	}
 	return Result{Upload: id, Path: dir + "/" + u.name, Size: u.size}
 }
@@ -258,15 +275,14 @@ func (s *State) giveUp(id dfs.UploadID, u *upload) {
 	s.uploads.Delete(id)
 	ended := *u
 	s.unseal(&ended)
-	s.forgetUnused(&ended)
+	s.settleAllocated(&ended)
 }
 
-// forgetUnused forgets the chunks of an ended upload that are part of no file
-// and that no node holds; those that a node holds stay as garbage.
-func (s *State) forgetUnused(u *upload) {
+// settleAllocated settles the chunks of an upload that is over.
+func (s *State) settleAllocated(u *upload) {
 	for _, a := range u.allocated {
 		if known, ok := s.chunks.Get(a.id); ok {
-			s.forgetIfGone(a.id, known)
+			s.settle(a.id, known)
 		}
 	}
 }
@@ -281,20 +297,27 @@ func (s *State) release(ids []dfs.ChunkID) {
 		released := *known
 		released.refs--
 		s.chunks.Set(id, &released)
-		s.forgetIfGone(id, &released)
+		s.settle(id, &released)
 	}
 }
 
-// forgetIfGone drops the record of a chunk that nothing refers to and no node
-// holds.
-func (s *State) forgetIfGone(id dfs.ChunkID, c *chunk) {
-	if s.garbage(c) && len(c.replicas) == 0 {
+// settle decides what becomes of a chunk. It has to be called whenever one loses
+// a reference, its upload or a replica: what nothing uses is garbage from then
+// on, and forgotten when no node holds it any more.
+func (s *State) settle(id dfs.ChunkID, c *chunk) {
+	switch _, garbage := s.garbage.Get(id); {
+	case !s.unused(c):
+	case len(c.replicas) == 0:
+		s.garbage.Delete(id)
 		s.chunks.Delete(id)
+	case !garbage:
+		s.garbage.Set(id, s.applied)
 	}
 }
 
-// garbage tells whether no file and no open upload refers to c.
-func (s *State) garbage(c *chunk) bool {
+// unused tells whether no file and no open upload refers to c. Nothing will
+// then: only an open upload names its chunks, and none is opened twice.
+func (s *State) unused(c *chunk) bool {
 	if c.refs > 0 {
 		return false
 	}

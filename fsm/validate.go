@@ -18,7 +18,7 @@ import (
 // from starting.
 func (s *State) validate() error {
 	for _, check := range []func() error{
-		s.validateHeader, s.validateInodes, s.validateTree, s.validateChunks, s.validateUploads, s.validateNodes, s.validateReplicas,
+		s.validateHeader, s.validateInodes, s.validateTree, s.validateChunks, s.validateUploads, s.validateNodes, s.validateReplicas, s.validateOrphans, s.validateGarbage,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -191,9 +191,39 @@ func (s *State) validateReplicas() error {
 		}
 		return fault == nil
 	})
-	s.orphans.Scan(func(r replica) bool {
-		if fault == nil {
-			fault = s.knowsNodes([]NodeNum{r.node})
+	return fault
+}
+
+func (s *State) validateOrphans() error {
+	var fault error
+	s.orphans.Scan(func(o orphan) bool {
+		fault = s.knowsNodes([]NodeNum{o.node})
+		if o.since > s.applied {
+			fault = fmt.Errorf("chunk %s is an orphan since log entry %d and the snapshot ends at %d", o.chunk, o.since, s.applied)
+		}
+		return fault == nil
+	})
+	if fault != nil {
+		return fault
+	}
+	s.unissued.Scan(func(id dfs.ChunkID, _ int) bool {
+		if _, known := s.chunks.Get(id); known {
+			fault = fmt.Errorf("chunk %s is said never to have been handed out", id)
+		}
+		return fault == nil
+	})
+	return fault
+}
+
+// validateGarbage makes sure that nothing which is in use is down to be deleted.
+func (s *State) validateGarbage() error {
+	var fault error
+	s.garbage.Scan(func(id dfs.ChunkID, since uint64) bool {
+		switch c, known := s.chunks.Get(id); {
+		case !known || !s.unused(c) || len(c.replicas) == 0:
+			fault = fmt.Errorf("chunk %s is said to be garbage and is not", id)
+		case since > s.applied:
+			fault = fmt.Errorf("chunk %s is garbage since log entry %d and the snapshot ends at %d", id, since, s.applied)
 		}
 		return fault == nil
 	})

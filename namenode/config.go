@@ -36,6 +36,7 @@ type Config struct {
 	SuspectAfter      time.Duration
 	DownAfter         time.Duration
 	UploadExpiry      time.Duration // without a sign of life
+	ReclaimGrace      time.Duration // before what was deleted is taken from DataNodes; default 1 minute, AtOnce for none
 
 	Logger hclog.Logger
 
@@ -45,6 +46,10 @@ type Config struct {
 	RaftListener net.Listener
 }
 
+// AtOnce as Config.ReclaimGrace has chunks taken from DataNodes as soon as they
+// are garbage. A reader that has just asked where a file lies may then fail.
+const AtOnce time.Duration = -1
+
 func (c *Config) setDefaults() {
 	set(&c.ID, "nn1")
 	set(&c.Addr, ":8000")
@@ -53,6 +58,7 @@ func (c *Config) setDefaults() {
 	set(&c.SuspectAfter, 3*c.HeartbeatInterval)
 	set(&c.DownAfter, 10*c.HeartbeatInterval)
 	set(&c.UploadExpiry, time.Hour)
+	set(&c.ReclaimGrace, time.Minute)
 	set(&c.Timing, cluster.DefaultTiming())
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
@@ -102,6 +108,9 @@ func (c *Config) validate() error {
 	}
 	if c.UploadExpiry < time.Second {
 		faults = append(faults, dfs.Errorf(dfs.Invalid, "uploads must be kept for a second at least"))
+	}
+	if c.ReclaimGrace < 0 && c.ReclaimGrace != AtOnce {
+		faults = append(faults, dfs.Errorf(dfs.Invalid, "what is deleted cannot be reclaimed before that: the grace is 0 at least, not %s", c.ReclaimGrace))
 	}
 	return joined(faults)
 }

@@ -12,6 +12,8 @@
 //   - leadership.go: the duties of a leader, from election to loss
 //   - repair.go, fsck.go: how chunks get their replicas back, and what is told
 //     about it; what is decided is in package repair
+//   - reclaim.go: how garbage is ordered to be deleted; what is decided is in
+//     package reclaim
 //   - heartbeats.go: how the reports of a tick become one log entry
 //   - statemachine.go, metadir.go: what lies in the meta-dir
 package namenode

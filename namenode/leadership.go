@@ -14,6 +14,7 @@ import (
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/namenode/placement"
+	"github.com/dfs-go/dfs-go/namenode/reclaim"
 	"github.com/dfs-go/dfs-go/namenode/repair"
 )
 
@@ -35,6 +36,7 @@ type leadership struct {
 
 	unsettled atomic.Bool                   // chunks may lack replicas since the last survey
 	surveyed  atomic.Pointer[repair.Report] // the last; nil before the first
+	deletions deletions
 
 	mu       sync.Mutex
 	seen     map[fsm.NodeNum]time.Time // last heartbeat
@@ -58,10 +60,11 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 	tasks, ctx := errgroup.WithContext(ctx)
 	l := &leadership{
 		n: n, ctx: ctx, term: term, reports: make(chan pendingReport),
-		seen:     make(map[fsm.NodeNum]time.Time),
-		inFlight: make(map[fsm.NodeNum]int64),
-		random:   rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
-		ledger:   repair.NewLedger(copyTimeout),
+		seen:      make(map[fsm.NodeNum]time.Time),
+		inFlight:  make(map[fsm.NodeNum]int64),
+		random:    rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		ledger:    repair.NewLedger(copyTimeout),
+		deletions: deletions{ledger: reclaim.NewLedger(deleteTimeout)},
 	}
 	l.refreshFlight()
 	n.lead.Store(l)
@@ -73,6 +76,7 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 	tasks.Go(func() error { return l.every(purgeInterval, l.purge) })
 	tasks.Go(func() error { return l.every(flightRefresh, l.refreshFlight) })
 	tasks.Go(func() error { return l.every(repairInterval, l.repairChunks()) })
+	tasks.Go(func() error { return l.every(reclaimInterval, l.reclaimChunks()) })
 	err := tasks.Wait()
 	n.logger.Info("no longer leading")
 	if errors.Is(err, context.Canceled) {

@@ -17,6 +17,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 	calls    *prometheus.HistogramVec
+	deletes  prometheus.Counter
 }
 
 func newMetrics(n *NameNode) *metrics {
@@ -27,8 +28,12 @@ func newMetrics(n *NameNode) *metrics {
 			Help:    "Calls by route and HTTP status.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}, []string{"method", "route", "status"}),
+		deletes: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dfs_namenode_deletes_ordered_total",
+			Help: "Replicas of garbage, and orphans, that this NameNode has ordered DataNodes to delete.",
+		}),
 	}
-	m.registry.MustRegister(m.calls, collectors.NewGoCollector(),
+	m.registry.MustRegister(m.calls, m.deletes, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newStateCollector(n))
 	return m
 }
@@ -46,6 +51,7 @@ func (m *metrics) observe(route protocol.Route, status int, took time.Duration) 
 type stateCollector struct {
 	n                                                  *NameNode
 	leads, term, applied, inodes, chunks, uploads, dns *prometheus.Desc
+	garbage, orphans                                   *prometheus.Desc
 	under, missing, copies                             *prometheus.Desc // of the leader only
 }
 
@@ -62,6 +68,8 @@ func newStateCollector(n *NameNode) *stateCollector {
 		chunks:  describe("chunks", "Chunks that the namespace knows."),
 		uploads: describe("uploads", "Uploads that are open."),
 		dns:     describe("datanodes", "DataNodes by state.", "state"),
+		garbage: describe("chunks_garbage", "Chunks that no file and no upload uses and that DataNodes still hold."),
+		orphans: describe("replicas_orphaned", "Replicas on DataNodes of chunks that the namespace does not know."),
 		under:   describe("chunks_under_replicated", "Chunks with too few live replicas when the leader last looked."),
 		missing: describe("chunks_missing", "Chunks without a live replica when the leader last looked."),
 		copies:  describe("copies_under_way", "Copies that the leader has ordered and that are not reported yet."),
@@ -70,7 +78,7 @@ func newStateCollector(n *NameNode) *stateCollector {
 
 // Describe implements prometheus.Collector.
 func (s *stateCollector) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.leads, s.term, s.applied, s.inodes, s.chunks, s.uploads, s.dns, s.under, s.missing, s.copies} {
+	for _, d := range []*prometheus.Desc{s.leads, s.term, s.applied, s.inodes, s.chunks, s.uploads, s.dns, s.garbage, s.orphans, s.under, s.missing, s.copies} {
 		descriptions <- d
 	}
 }
@@ -89,10 +97,11 @@ func (s *stateCollector) Collect(values chan<- prometheus.Metric) {
 			gauge(s.missing, float64(report.Missing))
 		}
 	}
-	var inodes, chunks, uploads int
+	var inodes, chunks, uploads, garbage, orphans int
 	var nodes []fsm.Node
 	s.n.machine.Read(func(state *fsm.State) {
 		inodes, chunks, uploads = state.Counts()
+		garbage, orphans = state.Reclaimable()
 		nodes = state.Nodes()
 	})
 	states := map[string]int{
@@ -108,6 +117,8 @@ func (s *stateCollector) Collect(values chan<- prometheus.Metric) {
 	gauge(s.inodes, float64(inodes))
 	gauge(s.chunks, float64(chunks))
 	gauge(s.uploads, float64(uploads))
+	gauge(s.garbage, float64(garbage))
+	gauge(s.orphans, float64(orphans))
 	for state, count := range states {
 		gauge(s.dns, float64(count), state)
 	}

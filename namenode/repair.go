@@ -144,13 +144,13 @@ func (l *leadership) orders(ctx context.Context, target fsm.NodeNum) []protocol.
 	l.mu.Lock()
 	waiting := l.ledger.Waiting(target)
 	l.mu.Unlock()
-	if !waiting || l.n.group.ReadIndex(ctx) != nil || l.ctx.Err() != nil {
+	if !waiting && !l.deletions.waiting(target) || l.n.group.ReadIndex(ctx) != nil || l.ctx.Err() != nil {
 		return nil
 	}
 	l.mu.Lock()
 	copies := l.ledger.Take(target)
 	l.mu.Unlock()
-	var orders []protocol.Order
+	orders := l.deleteOrders(target)
 	l.n.machine.Read(func(s *fsm.State) {
 		for i := range copies {
 			orders = append(orders, orderOf(s, &copies[i]))
@@ -161,7 +161,7 @@ func (l *leadership) orders(ctx context.Context, target fsm.NodeNum) []protocol.
 
 // beat returns how long a DataNode may wait before its next heartbeat.
 func (l *leadership) beat() time.Duration {
-	if report := l.surveyed.Load(); report != nil && report.Under > report.Missing {
+	if report := l.surveyed.Load(); l.deletions.underWay.Load() || report != nil && report.Under > report.Missing {
 		return min(repairBeat, l.n.config.HeartbeatInterval)
 	}
 	return l.n.config.HeartbeatInterval

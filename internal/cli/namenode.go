@@ -70,8 +70,12 @@ func (a *app) nameNodeConfig(args []string) (namenode.Config, error) {
 	f.DurationVar(&config.SuspectAfter, "suspect-after", 6*time.Second, "silence of a DataNode after which it gets no new chunks")
 	f.DurationVar(&config.DownAfter, "down-after", 20*time.Second, "silence of a DataNode after which it counts as lost")
 	f.DurationVar(&config.UploadExpiry, "upload-expiry", time.Hour, "how long an upload without a sign of life is kept")
+	f.DurationVar(&config.ReclaimGrace, "reclaim-grace", time.Minute, "how long chunks of deleted files stay for those who still read them; 0 for not at all")
 	if err := f.parse(args, a.stdout); err != nil {
 		return config, err
+	}
+	if config.ReclaimGrace == 0 {
+		config.ReclaimGrace = namenode.AtOnce
 	}
 	if peers != "" {
 		var err error
