@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 
@@ -179,22 +180,40 @@ func readBack(t *testing.T, c *client.Client, dir string) map[string]content {
 		}
 	}
 	walk(dir)
+	readFiles(t, c, files, found)
+	return found
+}
+
+// readFiles reads files, and adds them to what was found. A file that is there
+// and cannot be read is a failure in itself; each takes the client a while to
+// give up, so after some of them the rest is not tried.
+func readFiles(t *testing.T, c *client.Client, files []string, found map[string]content) {
+	t.Helper()
 	var mu sync.Mutex
+	var unreadable []string
 	var group errgroup.Group
 	group.SetLimit(readers)
 	for _, path := range files {
+		mu.Lock()
+		enough := len(unreadable) >= readers
+		mu.Unlock()
+		if enough {
+			break
+		}
 		group.Go(func() error {
 			hash := sha256.New()
 			_, err := c.Download(t.Context(), mustPath(t, "%s", path), hash, client.DownloadOptions{})
 			mu.Lock()
 			defer mu.Unlock()
-			found[path] = content(hex.EncodeToString(hash.Sum(nil)))
 			if err != nil {
-				found[path] = content("what cannot be read: " + err.Error())
+				unreadable = append(unreadable, fmt.Sprintf("%s cannot be read: %v", path, err))
 			}
+			found[path] = content(hex.EncodeToString(hash.Sum(nil)))
 			return nil
 		})
 	}
-	_ = group.Wait() // each file's error is its content
-	return found
+	_ = group.Wait() // the failures are in unreadable
+	if len(unreadable) > 0 {
+		t.Fatal(strings.Join(unreadable, "\n"))
+	}
 }
