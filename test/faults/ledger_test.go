@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/faultbed"
@@ -37,7 +38,7 @@ type ledger struct {
 	mu      sync.Mutex
 	may     map[string][]content // the last one is what was tried last
 	moves   map[move]bool        // open renames
-	acks    int
+	acks    []time.Time
 	refused []refusal
 	file    *os.File // every acknowledgement, for people
 }
@@ -87,10 +88,10 @@ func (l *ledger) try(c change, m *move) (outcome func(context.Context, error)) {
 			l.refused = append(l.refused, refusal{c, err})
 			return
 		}
-		l.acks++
+		l.acks = append(l.acks, time.Now())
 		for path, after := range c {
 			l.may[path] = []content{after}
-			fmt.Fprintf(l.file, "%d %s %s\n", l.acks, path, after)
+			fmt.Fprintf(l.file, "%d %s %s\n", len(l.acks), path, after)
 		}
 		if m != nil {
 			delete(l.moves, *m)
@@ -109,7 +110,24 @@ func (l *ledger) settled(path string) content {
 func (l *ledger) count() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.acks
+	return len(l.acks)
+}
+
+// gaps returns the longest time without an acknowledgement after each of the
+// given moments, until the next of them.
+func (l *ledger) gaps(moments []time.Time) []time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	gaps := make([]time.Duration, len(moments))
+	for i := 1; i < len(l.acks); i++ {
+		for m, moment := range moments {
+			beforeNext := m == len(moments)-1 || l.acks[i].Before(moments[m+1])
+			if l.acks[i].After(moment) && beforeNext {
+				gaps[m] = max(gaps[m], l.acks[i].Sub(l.acks[i-1]))
+			}
+		}
+	}
+	return gaps
 }
 
 // check compares what is there with what may be.

@@ -50,6 +50,7 @@ type worker struct {
 // load is some workers at work.
 type load struct {
 	workers []*worker
+	step    func(*worker, context.Context) // what a worker does again and again
 	group   sync.WaitGroup
 	quit    func() // the workers finish what they are doing; returns when they have
 	die     func() // what they are doing stays open in the ledger
@@ -59,7 +60,7 @@ type load struct {
 // may be harmed.
 func newLoad(t *testing.T, c *client.Client, l *ledger, random *rand.Rand, name string, workers, maxSize int) *load {
 	t.Helper()
-	var all load
+	all := load{step: (*worker).anything}
 	for i := range workers {
 		w := &worker{
 			t: t, c: c, l: l, maxSize: maxSize, dir: fmt.Sprintf("%s/%s-%d", loadDir, name, i),
@@ -80,18 +81,16 @@ func (a *load) start(ctx context.Context) {
 	going, stop := context.WithCancel(ctx)
 	a.quit = func() { stop(); a.group.Wait(); a.die() }
 	for _, w := range a.workers {
-		a.group.Go(func() { w.run(ctx, going) })
+		a.group.Go(func() {
+			for going.Err() == nil {
+				a.step(w, ctx)
+			}
+		})
 	}
 }
 
-func (w *worker) run(ctx, going context.Context) {
-	for going.Err() == nil {
-		w.step(ctx)
-	}
-}
-
-// step does one thing.
-func (w *worker) step(ctx context.Context) {
+// anything does one thing of all that clients do.
+func (w *worker) anything(ctx context.Context) {
 	n := w.random.IntN(100)
 	switch {
 	case len(w.files) == 0 || n < 50:
