@@ -1,4 +1,6 @@
-package chaos
+//go:build linux
+
+package faults
 
 import (
 	"encoding/json"
@@ -8,23 +10,19 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/dfs-go/dfs-go/internal/faultbed"
 )
 
 // TestCatchUpBySnapshot lets a follower miss more than the log keeps: it has to
 // catch up from a snapshot, and everyone restarts from one.
 func TestCatchUpBySnapshot(t *testing.T) {
-	duration(t)
-	b := newBed(t, 3, 0)
-	c := b.client()
-	defer c.Close()
-	leader := b.leader(c)
-	var late int
-	for i, id := range b.nameNodes {
-		if id != leader {
-			late = i
-		}
-	}
-	b.kill(b.nameNodes[late])
+	faultbed.Duration(t)
+	b := faultbed.New(t, faultbed.Options{NameNodes: 3, NameNodeFlags: quickSnapshots})
+	c := b.Client()
+	leader := b.Leader()
+	late := b.Others(leader)[0]
+	b.Kill(late)
 	const count = 2500 // more than four times what the log keeps behind a snapshot
 	var next atomic.Int64
 	var clients sync.WaitGroup
@@ -41,28 +39,26 @@ func TestCatchUpBySnapshot(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	b.waitUntil("the leader has a snapshot", func() bool {
-		found, err := filepath.Glob(filepath.Join(b.dir, leader, "raft", "snapshots", "*", "meta.json"))
+	b.WaitUntil("the leader has a snapshot", func() bool {
+		found, err := filepath.Glob(filepath.Join(b.Dir(leader), "raft", "snapshots", "*", "meta.json"))
 		return err == nil && len(found) > 0
 	})
-	b.start(b.nameNodes[late])
-	b.waitUntil("the late follower has all directories", func() bool { return b.holds(late, count) })
-	for _, id := range b.nameNodes {
-		b.kill(id)
+	b.Start(late)
+	b.WaitUntil("the late follower has all directories", func() bool { return holds(b, late, count) })
+	b.Kill()
+	b.StartAll()
+	b.Leader()
+	for _, id := range b.NameNodes() {
+		b.WaitUntil("every NameNode has all directories after a restart", func() bool { return holds(b, id, count) })
 	}
-	b.startAll()
-	b.leader(c)
-	for i := range b.nameNodes {
-		b.waitUntil("every NameNode has all directories after a restart", func() bool { return b.holds(i, count) })
-	}
-	if _, err := os.Stat(filepath.Join(b.dir, leader, "files.json")); err != nil {
+	if _, err := os.Stat(filepath.Join(b.Dir(leader), "files.json")); err != nil {
 		t.Error(err)
 	}
 }
 
 // holds tells whether the NameNode's own copy of /many has count entries.
-func (b *bed) holds(i, count int) bool {
-	response, err := http.Get(b.urls[i] + "/list?path=/many&limit=10000&consistency=stale")
+func holds(b *faultbed.Bed, id string, count int) bool {
+	response, err := http.Get(b.URL(id) + "/list?path=/many&limit=10000&consistency=stale")
 	if err != nil {
 		return false
 	}

@@ -1,0 +1,97 @@
+package mutants
+
+// Edit replaces a text of a file.
+type Edit struct {
+	File     string // from the root of the module
+	Old, New string // Old occurs exactly once
+}
+
+// Mutant is one planted bug.
+type Mutant struct {
+	Name     string
+	Edits    []Edit
+	Scenario string // name of the test that must go red; "" when there is none yet
+	Symptom  string // regular expression for what that test says then
+	Rounds   int    // that the scenario is given to find it
+}
+
+// All returns the planted bugs.
+func All() []Mutant {
+	return []Mutant{
+		{
+			Name: "chunks-without-directory-fsync",
+			Edits: []Edit{{
+				File: "datanode/chunkstore/disk.go",
+				Old:  "return errors.Join(dir.Sync(), dir.Close())",
+				New:  "return dir.Close()",
+			}},
+			Scenario: "TestPowerCut", Symptom: `may only hold|cannot be read|acknowledged and is gone`, Rounds: 4,
+		},
+		{
+			Name: "chunks-without-file-fsync",
+			Edits: []Edit{{
+				File: "datanode/chunkstore/disk.go",
+				Old:  "return f.Sync()",
+				New:  "return nil",
+			}},
+			Scenario: "TestPowerCut", Symptom: `may only hold|cannot be read|acknowledged and is gone`, Rounds: 4,
+		},
+		{
+			Name: "log-without-fsync",
+			Edits: []Edit{{
+				File: "cluster/store.go",
+				Old:  "Path: path,",
+				New:  "Path: path, NoSync: true,",
+			}},
+			Scenario: "TestPowerCut", Symptom: `acknowledged and is gone|acknowledged as deleted and is there|gave up waiting|has ended by itself`, Rounds: 4,
+		},
+		{
+			Name: "reads-without-leadership-check",
+			Edits: []Edit{{
+				File: "cluster/read.go",
+				Old:  "return g.reads.join(ctx)",
+				New:  "return nil",
+			}},
+			Scenario: "TestStoppedLeaderWakes", Symptom: `stale`, Rounds: 12,
+		},
+		{
+			Name: "requests-forgotten",
+			Edits: []Edit{{
+				File: "fsm/machine.go",
+				Old:  `ok && e.request != ""`,
+				New:  `ok && e.request == "never"`,
+			}},
+		},
+		{
+			Name: "wall-clock-in-apply",
+			Edits: []Edit{
+				{File: "fsm/machine.go", Old: "s.advanceClock(e.stamp)", New: "s.advanceClock(time.Now().UnixMilli())"},
+				{File: "fsm/machine.go", Old: "import (\n", New: "import (\n\t\"time\"\n"},
+			},
+		},
+		{
+			Name: "commit-without-asking-datanodes",
+			Edits: []Edit{{
+				File: "namenode/verify.go",
+				Old:  "	inventory := n.askNodes(ctx, nodes, chunks)\n",
+				New: `	inventory := &holdings{nodes: nodes, held: make(map[dfs.NodeID]map[dfs.ChunkID]protocol.ChunkInfo)}
+	for _, chunk := range chunks {
+		for _, id := range chunk.Nodes {
+			if inventory.held[id] == nil {
+				inventory.held[id] = make(map[dfs.ChunkID]protocol.ChunkInfo)
+			}
+			inventory.held[id][chunk.ID] = protocol.ChunkInfo{ID: chunk.ID, Size: chunk.Size, CRC32C: chunk.CRC32C}
+		}
+	}
+`,
+			}},
+		},
+		{
+			Name: "orders-of-any-term",
+			Edits: []Edit{
+				{File: "datanode/order.go", Old: "next.term < now", New: "next.term == 0 && now == 0"},
+				{File: "datanode/heartbeat.go", Old: "reply.Term < h.term", New: "reply.Term == 0 && h.term == 0"},
+			},
+		},
+	}
+}
