@@ -50,9 +50,9 @@ func TestPromisesAndMarks(t *testing.T) {
 		second := promise("for another asker", 1, true)
 		settle(true)
 		second(false) // takes nothing back from the first
-		time.Sleep(promiseLifetime - 1)
+		time.Sleep(promiseLifetime - time.Nanosecond)
 		mark("promised", 1, dfs.Conflict)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		mark("no longer", 1, "")
 		k.unmark(1)
 
@@ -133,9 +133,9 @@ func TestOrdersExpire(t *testing.T) {
 		o := testOrders(st, func(*http.Request) (*http.Response, error) { return confirms(3), nil })
 		received := time.Now()
 		given := func(p protocol.Order) order { return order{Order: p, received: received} }
-		time.Sleep(protocol.OrderLifetime - 1)
+		time.Sleep(protocol.OrderLifetime - time.Nanosecond)
 		o.carryOut(t.Context(), given(protocol.Order{Kind: protocol.OrderDelete, Chunks: chunks(1)}))
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		o.carryOut(t.Context(), given(protocol.Order{Kind: protocol.OrderDelete, Chunks: chunks(2)}))
 		o.carryOut(t.Context(), given(trimOf(3)))
 		o.carryOut(t.Context(), given(protocol.Order{Kind: protocol.OrderVerify, Chunk: 4})) // takes nothing away
@@ -153,7 +153,7 @@ func TestOrdersExpire(t *testing.T) {
 
 func TestLongDeleteExpiresInTheMiddle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		st := openAt(t, t.TempDir(), func(op chunkstore.Op, path string) error { return nil })
+		st := openAt(t, t.TempDir(), nil)
 		store(t, st, 1, 2, 3, 4)
 		o := testOrders(st, nil)
 		asked := 0
