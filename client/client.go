@@ -45,7 +45,11 @@ type Client struct {
 	patience    time.Duration
 	penalty     time.Duration // that a DataNode is left out for when it failed
 	log         hclog.Logger
-	notice      func(message string)
+
+	reportTimeout time.Duration // for telling a DataNode of a bad replica
+	reportGrace   time.Duration // for that, when the download is over
+
+	notice func(message string)
 }
 
 // New makes a Client. It does not call anybody yet. Errors: dfs.Invalid.
@@ -73,14 +77,16 @@ func New(config Config) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		notice:      config.Notice,
-		names:       names,
-		data:        newDataNodes(orDefault(config.StallTimeout, defaultStallTimeout), names.ClusterID),
-		parallelism: orDefault(config.Parallelism, defaultParallelism),
-		timeout:     timeout,
-		patience:    orDefault(config.Patience, defaultPatience),
-		penalty:     defaultPenalty,
-		log:         config.Logger.Named("client"),
+		notice:        config.Notice,
+		names:         names,
+		data:          newDataNodes(orDefault(config.StallTimeout, defaultStallTimeout), names.ClusterID),
+		parallelism:   orDefault(config.Parallelism, defaultParallelism),
+		timeout:       timeout,
+		patience:      orDefault(config.Patience, defaultPatience),
+		penalty:       defaultPenalty,
+		reportTimeout: defaultReportTimeout,
+		reportGrace:   defaultReportGrace,
+		log:           config.Logger.Named("client"),
 	}, nil
 }
 

@@ -130,7 +130,8 @@ func checkReply(reply protocol.ChunkReply, id dfs.ChunkID, targets []protocol.Ta
 }
 
 // get fills buffer, which is as long as what is fetched for the piece, with
-// verified bytes.
+// verified bytes. It fails with a mismatchError when the node sends something
+// else than the namespace says it should.
 func (d *dataNodes) get(ctx context.Context, target protocol.Target, p piece, buffer []byte) error {
 	ctx, guard := stall.Watch(ctx, d.stall)
 	defer guard.Stop()
@@ -144,9 +145,12 @@ func (d *dataNodes) get(ctx context.Context, target protocol.Target, p piece, bu
 		return failureOf(ctx, guard, d.stall, err)
 	}
 	defer response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		return protocol.ReadError(response)
+	}
 	check, err := p.accept(response)
 	if err != nil {
-		return err
+		return &mismatchError{err}
 	}
 	body := guard.Reader(response.Body)
 	n, err := io.ReadFull(body, buffer)
@@ -157,9 +161,12 @@ func (d *dataNodes) get(ctx context.Context, target protocol.Target, p piece, bu
 		return failureOf(ctx, guard, d.stall, err)
 	}
 	if more, _ := io.ReadFull(body, make([]byte, 1)); more > 0 {
-		return dfs.Errorf(dfs.Corrupt, "it sends more than %d bytes of its replica", len(buffer))
+		return &mismatchError{dfs.Errorf(dfs.Corrupt, "it sends more than %d bytes of its replica", len(buffer))}
 	}
-	return check(buffer)
+	if err := check(buffer); err != nil {
+		return &mismatchError{err}
+	}
+	return nil
 }
 
 func (d *dataNodes) request(ctx context.Context, route protocol.Route, id dfs.ChunkID, target protocol.Target) (*http.Request, error) {

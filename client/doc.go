@@ -23,5 +23,6 @@
 // Start reading at upload.go (cutting the stream, several chunks at once),
 // sendchunk.go (one chunk to enough DataNodes), download.go and fetch.go (the
 // way back), piece.go (what is fetched of a chunk, and how it is verified).
-// datanode.go is the HTTP spoken with DataNodes.
+// datanode.go is the HTTP spoken with DataNodes, report.go how they
+// learn of replicas that look bad.
 package client

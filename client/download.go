@@ -75,10 +75,11 @@ func checkFile(file protocol.File) error {
 
 // download is one under way.
 type download struct {
-	c     *Client
-	path  dfs.Path
-	file  protocol.File
-	nodes *nodeRecord
+	c       *Client
+	path    dfs.Path
+	file    protocol.File
+	nodes   *nodeRecord
+	reports *reports // set by read
 
 	waiting sync.Once // tells the user that a chunk is waited for
 
@@ -104,6 +105,8 @@ func (d *download) read(ctx context.Context, w io.Writer, from, to int64, progre
 	for _, p := range list {
 		d.locations[p.ID] = p.Locations
 	}
+	d.reports = newReports(ctx, d.c)
+	defer d.reports.wait()
 	err := d.run(ctx, w, list, progress)
 	if err != nil && ctx.Err() != nil {
 		return interrupted(ctx, "the download of "+d.path.String()+" was interrupted")

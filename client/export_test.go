@@ -4,3 +4,9 @@ import "time"
 
 // SetPenalty changes how long a DataNode that failed is left out.
 func (c *Client) SetPenalty(penalty time.Duration) { c.penalty = penalty }
+
+// SetReportPatience changes how long a report of a bad replica may take, and how
+// long it is waited for when the download is over.
+func (c *Client) SetReportPatience(timeout, grace time.Duration) {
+	c.reportTimeout, c.reportGrace = timeout, grace
+}

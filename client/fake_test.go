@@ -57,6 +57,8 @@ type fakeNode struct {
 	chunks map[string][]byte                                 // guarded by mu
 	puts   int                                               // guarded by mu
 	gets   int                                               // guarded by mu
+	told   []dfs.ChunkID                                     // what readers suspected; guarded by mu
+	deaf   bool                                              // does not answer that; guarded by mu
 }
 
 func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
@@ -295,6 +297,10 @@ func (n *fakeNode) counts() (puts, gets int) {
 }
 
 func (n *fakeNode) serve(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		n.suspected(w, r)
+		return
+	}
 	n.mu.Lock()
 	before := n.before
 	if r.Method == http.MethodPut {
@@ -326,6 +332,32 @@ func (n *fakeNode) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answerHonestly(w, r, data)
+}
+
+// suspected takes a reader's suspicion.
+func (n *fakeNode) suspected(w http.ResponseWriter, r *http.Request) {
+	text, found := strings.CutSuffix(strings.TrimPrefix(r.URL.Path, "/chunks/"), "/verify")
+	id, err := dfs.ParseChunkID(text)
+	header := r.Header
+	if !found || err != nil || r.ContentLength != 0 || header.Get(protocol.HeaderNodeID) != string(n.id) || header.Get(protocol.HeaderClusterID) != clusterID {
+		n.cluster.t.Errorf("%s was told %s with %v", n.id, r.URL, header)
+	}
+	n.mu.Lock()
+	n.told = append(n.told, id)
+	deaf := n.deaf
+	n.mu.Unlock()
+	if deaf {
+		stallFor(r)
+		return
+	}
+	protocol.WriteJSON(w, http.StatusAccepted, protocol.Empty{})
+}
+
+// suspicions are the chunks that readers have suspected, in order.
+func (n *fakeNode) suspicions() []dfs.ChunkID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Sorted(slices.Values(n.told))
 }
 
 // answerHonestly sends a chunk, or a range of it.

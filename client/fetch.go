@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -64,6 +65,10 @@ func (d *download) tryReplicas(ctx context.Context, p piece, buffer []byte) (nod
 		}
 		d.c.log.Warn("a replica could not be read", "chunk", p.ID, "node", target.ID, "url", target.URL, "error", err)
 		d.nodes.fail(target.ID, time.Now())
+		var mismatch *mismatchError
+		if errors.As(err, &mismatch) {
+			d.reports.tell(p.ID, target)
+		}
 		failures[target.ID] = err
 	}
 	return failures, d.unreadable(p.ID, failures)

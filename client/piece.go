@@ -61,12 +61,9 @@ func (p piece) ask(header http.Header) {
 	header.Set(protocol.HeaderWantBlocks, protocol.WantBlocks)
 }
 
-// accept looks at an answer before its body is read, and returns the check that
+// accept looks at an answer with data before its body is read, and returns the check that
 // the body has to pass.
 func (p piece) accept(response *http.Response) (check func(data []byte) error, err error) {
-	if response.StatusCode/100 != 2 {
-		return nil, protocol.ReadError(response)
-	}
 	if response.ContentLength >= 0 && response.ContentLength != p.length() {
 		return nil, dfs.Errorf(dfs.Corrupt, "it sends %d bytes of its replica, not %d", response.ContentLength, p.length())
 	}

@@ -93,7 +93,9 @@ func (d *DataNode) start(listener net.Listener) {
 	metrics := newMetrics(d.store)
 	nodes := newDirectory(d.caller)
 	d.forward = newForwarder(nodes, d.store, d.config.Limits.ForwardTimeout)
-	server := newServer(d.config, d.store, d.gate, standing, d.forward, metrics, d.log)
+	keeps := newKeeps()
+	suspicions := newSuspicions(d.store, metrics, d.log)
+	server := newServer(d.config, d.store, d.gate, standing, d.forward, keeps, suspicions, metrics, d.log)
 	d.http = &http.Server{
 		Handler:           server.handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
@@ -102,7 +104,8 @@ func (d *DataNode) start(listener net.Listener) {
 		ErrorLog:          d.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	fetcher := newFetcher(d.config, d.store, d.forward.client, metrics, d.log)
-	orders := newOrders(d.config, d.store, fetcher, metrics, d.log)
+	trimmer := newTrimmer(d.config, d.store, keeps, d.forward.client, metrics, d.log)
+	orders := newOrders(d.config, d.store, fetcher, trimmer, suspicions, metrics, d.log)
 	heartbeats := newHeartbeater(d.config, d.self, d.store, d.caller, nodes, standing, orders, metrics, d.log)
 	ctx, cancel := context.WithCancel(context.Background())
 	d.stopDuties = cancel

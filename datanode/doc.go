@@ -4,8 +4,9 @@
 //
 // Start reading at DataNode (life and death), then server.go (what every
 // request goes through), put.go and forward.go (the way in), get.go (the way
-// out), heartbeat.go (the reports), order.go and fetch.go (what the leader
-// wants done) and scrub.go (the search for damage).
+// out), heartbeat.go (the reports), order.go (what the leader wants done), with
+// fetch.go, delete.go, trim.go and keep.go, and scrub.go and suspicion.go (the
+// search for damage).
 //
 // # Writing
 //
@@ -27,18 +28,26 @@
 // # Orders
 //
 // Answers to heartbeats carry orders of the leader (order.go): to copy a chunk
-// from another node (fetch.go), or to read one again. They have the term of the
-// answer, and an answer of a lower term than any seen before is not believed,
-// orders and all; the highest term is kept in the data directory. An order that
-// fails is not repeated here: the leader sees in the reports that nothing came
-// of it. No order removes anything.
+// from another node (fetch.go), to read one again, to delete chunks that nothing
+// uses (delete.go), or to trim: to give up a replica too many (trim.go). They
+// have the term of the answer, and an answer of a lower term than any seen
+// before is not believed, orders and all; the highest term is kept in the data
+// directory. An order that fails is not repeated here: the leader sees in the
+// reports that nothing came of it.
+//
+// Each kind waits in a lane of its own (lane.go). Orders that take something
+// away are void after a while, and ask for their term again right before they
+// do. For a trim the leader's word is not enough: the node asks those that are
+// to keep their replicas, and they read them again first. Why two nodes never
+// give up theirs trusting each other is told in keep.go.
 //
 // # Scrubbing
 //
 // One goroutine reads all chunks again, in the order of their IDs and at a
 // bounded rate (scrub.go), so that a replica that the disk has damaged is found
-// and replaced while there are good ones. A chunk found damaged, by whomever,
-// is put into quarantine and reported at once.
+// and replaced while there are good ones. What a reader found bad is read again
+// soon (suspicion.go), but not believed. A chunk found damaged, by whomever, is
+// put into quarantine and reported at once.
 //
 // # Reporting
 //

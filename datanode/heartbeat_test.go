@@ -84,7 +84,9 @@ func heartbeaterOn(t *testing.T, store *chunkstore.Store) (*heartbeater, *script
 	}
 	log := hclog.NewNullLogger()
 	metrics := newMetrics(store)
-	orders := newOrders(config, store, newFetcher(config, store, nil, metrics, log), metrics, log)
+	fetcher := newFetcher(config, store, nil, metrics, log)
+	trimmer := newTrimmer(config, store, newKeeps(), nil, metrics, log)
+	orders := newOrders(config, store, fetcher, trimmer, newSuspicions(store, metrics, log), metrics, log)
 	h := newHeartbeater(config, "http://dn1:9000", store, s, newDirectory(s), &standing{}, orders, metrics, log)
 	return h, s
 }

@@ -21,7 +21,7 @@ type metrics struct {
 	sent            prometheus.Counter
 	forwardFailures prometheus.Counter
 	heartbeats      *prometheus.CounterVec
-	orders          *prometheus.CounterVec
+	orderMetrics
 	copied          prometheus.Counter
 	scrubbedBytes   prometheus.Counter
 	scrubbedChunks  prometheus.Counter
@@ -38,7 +38,7 @@ func newMetrics(store *chunkstore.Store) *metrics {
 		sent:            prometheus.NewCounter(prometheus.CounterOpts{Name: "dfs_datanode_sent_bytes_total", Help: "Bytes of chunks sent to readers."}),
 		forwardFailures: prometheus.NewCounter(prometheus.CounterOpts{Name: "dfs_datanode_forward_failures_total", Help: "Nodes of pipelines that did not get a chunk."}),
 		heartbeats:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dfs_datanode_heartbeats_total", Help: "Heartbeats sent, by result."}, []string{"result"}),
-		orders:          prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dfs_datanode_orders_total", Help: "Orders of leaders, by kind and result: done, failed, refused (not understood, or of a term that is over) or dropped (too many)."}, []string{"kind", "result"}),
+		orderMetrics:    newOrderMetrics(),
 		copied:          prometheus.NewCounter(prometheus.CounterOpts{Name: "dfs_datanode_copied_bytes_total", Help: "Bytes of chunks received from other DataNodes by order."}),
 		scrubbedBytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "dfs_datanode_scrubbed_bytes_total", Help: "Bytes of chunks read again to find damage."}),
 		scrubbedChunks:  prometheus.NewCounter(prometheus.CounterOpts{Name: "dfs_datanode_scrubbed_chunks_total", Help: "Chunks read again to find damage."}),
@@ -49,7 +49,8 @@ func newMetrics(store *chunkstore.Store) *metrics {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		m.requests, m.seconds, m.received, m.sent, m.forwardFailures, m.heartbeats,
-		m.orders, m.copied, m.scrubbedBytes, m.scrubbedChunks, m.scrubDamaged, m.scrubUnreadable, m.scrubPasses)
+		m.copied, m.scrubbedBytes, m.scrubbedChunks, m.scrubDamaged, m.scrubUnreadable, m.scrubPasses)
+	registry.MustRegister(m.orderMetrics.collectors()...)
 	gauge := func(name, help string, value func() float64) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}

@@ -59,8 +59,8 @@ func TestTermIsNotedBeforeItsOrders(t *testing.T) {
 		writes = 0
 		s.answer = ordered(term, verifyOrders(ids...)...)
 		h.beat(t.Context())
-		if writes != wantWrites || len(h.orders.queue) != wantQueued {
-			t.Errorf("term %d: %d writes, %d orders in the queue; want %d, %d", term, writes, len(h.orders.queue), wantWrites, wantQueued)
+		if writes != wantWrites || len(h.orders.copies.queue) != wantQueued {
+			t.Errorf("term %d: %d writes, %d orders in the queue; want %d, %d", term, writes, len(h.orders.copies.queue), wantWrites, wantQueued)
 		}
 	}
 	beat(3, 2, 0) // the cluster's ID, too
@@ -101,7 +101,7 @@ func TestOrdersOfAReplacedTermAreVoid(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); h.orders.run(ctx) }()
-	for deadline := time.Now().Add(20 * time.Second); h.orders.waiting() > 0; {
+	for deadline := time.Now().Add(20 * time.Second); h.orders.copies.waiting() > 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("the orders are not carried out")
 		}
@@ -113,18 +113,18 @@ func TestOrdersOfAReplacedTermAreVoid(t *testing.T) {
 	checkMetric(t, h.metrics, `dfs_datanode_orders_total{kind="verify",result="done"} 1`)
 }
 
-func (o *orders) waiting() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.open)
+func (l *lane[K, W]) waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
 }
 
 func TestOrderQueueIsBounded(t *testing.T) {
 	h, s, _ := newTestHeartbeater(t)
 	check := func() {
 		t.Helper()
-		if len(h.orders.queue) != orderQueue {
-			t.Errorf("%d orders in the queue", len(h.orders.queue))
+		if len(h.orders.copies.queue) != orderQueue {
+			t.Errorf("%d orders in the queue", len(h.orders.copies.queue))
 		}
 		checkMetric(t, h.metrics, `dfs_datanode_orders_total{kind="verify",result="dropped"} 44`)
 	}

@@ -199,7 +199,7 @@ func TestCopyIsRefusedWhereItWouldHarm(t *testing.T) {
 	}
 	n.order(t, "dn1",
 		copyOrder(1, other, origin.target()), // other content than what is held
-		with(func(o *protocol.Order) { o.Kind = "delete" }),
+		with(func(o *protocol.Order) { o.Kind = "shred" }),
 		with(func(o *protocol.Order) { o.Kind = "" }),
 		with(func(o *protocol.Order) { o.Size = 0 }),
 		with(func(o *protocol.Order) { o.Size = -1 }),

@@ -30,12 +30,15 @@ type server struct {
 	gate     *gate
 	standing *standing
 	forward  *forwarder
+	keeps    *keeps
 	metrics  *metrics
 	log      hclog.Logger
 
-	writes  [dfs.MaxReplication]slots // by how many nodes come behind
-	reads   slots
-	buffers sync.Pool // of *[transferBuffer]byte
+	suspicions    *suspicions
+	writes        [dfs.MaxReplication]slots // by how many nodes come behind
+	reads         slots
+	confirmations slots
+	buffers       sync.Pool // of *[transferBuffer]byte
 }
 
 // handler answers a request, or returns the error to answer it with.
@@ -46,12 +49,13 @@ type endpoint struct {
 	serve handler
 }
 
-func newServer(config Config, store *chunkstore.Store, gate *gate, standing *standing, forward *forwarder, metrics *metrics, log hclog.Logger) *server {
+func newServer(config Config, store *chunkstore.Store, gate *gate, standing *standing, forward *forwarder, keeps *keeps, suspicions *suspicions, metrics *metrics, log hclog.Logger) *server {
 	s := &server{
 		id: config.ID, limits: config.Limits, store: store, gate: gate, standing: standing,
-		forward: forward, metrics: metrics, log: log.Named("http"),
-		reads:   newSlots("downloads", config.Limits.Reads, config.Limits.ForwardTimeout/2),
-		buffers: sync.Pool{New: func() any { return new([transferBuffer]byte) }},
+		forward: forward, keeps: keeps, suspicions: suspicions, metrics: metrics, log: log.Named("http"),
+		reads:         newSlots("downloads", config.Limits.Reads, config.Limits.ForwardTimeout/2),
+		confirmations: newSlots("verifications", confirmationsAtATime, config.Limits.ForwardTimeout/2),
+		buffers:       sync.Pool{New: func() any { return new([transferBuffer]byte) }},
 	}
 	for behind := range s.writes {
 		s.writes[behind] = newSlots("uploads", config.Limits.Writes, config.Limits.ForwardTimeout/2)
@@ -65,6 +69,7 @@ func (s *server) endpoints() []endpoint {
 		{protocol.GetChunk, s.getChunk},
 		{protocol.DeleteChunk, refuseDelete},
 		{protocol.StatChunks, s.statChunks},
+		{protocol.VerifyChunk, s.verifyChunk},
 		{protocol.Health, s.health},
 		{protocol.Ready, s.ready},
 		{protocol.Metrics, s.metrics.serve},

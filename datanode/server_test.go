@@ -26,7 +26,8 @@ func newTestServer(t *testing.T) (*server, *chunkstore.Store) {
 		t.Fatal(err)
 	}
 	f := newForwarder(h.nodes, st, config.Limits.ForwardTimeout)
-	return newServer(config, st, newGate(), h.standing, f, h.metrics, hclog.NewNullLogger()), st
+	log := hclog.NewNullLogger()
+	return newServer(config, st, newGate(), h.standing, f, newKeeps(), newSuspicions(st, h.metrics, log), h.metrics, log), st
 }
 
 func TestPanicIsSurvived(t *testing.T) {
@@ -94,7 +95,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 	for _, e := range s.endpoints() {
 		served[e.Method+" "+e.Pattern] = true
 	}
-	for _, r := range []protocol.Route{protocol.PutChunk, protocol.GetChunk, protocol.DeleteChunk, protocol.StatChunks, protocol.Health, protocol.Ready, protocol.Metrics} {
+	for _, r := range []protocol.Route{protocol.PutChunk, protocol.GetChunk, protocol.DeleteChunk, protocol.StatChunks, protocol.VerifyChunk, protocol.Health, protocol.Ready, protocol.Metrics} {
 		if !served[r.Method+" "+r.Pattern] {
 			t.Errorf("%s %s is not served", r.Method, r.Pattern)
 		}

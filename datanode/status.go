@@ -16,6 +16,9 @@ func (s *server) statChunks(w http.ResponseWriter, r *http.Request) error {
 	if len(request.IDs) > dfs.MaxChunksPerReport {
 		return dfs.Errorf(dfs.TooLarge, "%d chunks are too many for one question: ask for at most %d", len(request.IDs), dfs.MaxChunksPerReport)
 	}
+	if request.Verify {
+		return s.confirmChunks(w, r, request.IDs)
+	}
 	reply := protocol.StatChunksReply{Chunks: []protocol.ChunkInfo{}}
 	for _, id := range request.IDs {
 		if info, ok := s.store.Stat(id); ok {
