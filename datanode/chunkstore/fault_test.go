@@ -67,7 +67,7 @@ func TestOrderOfWriting(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	checkNoTemp(t, c.Dir)
+	checkNoTemp(t, c.Dirs[0])
 }
 
 // notOpened is the error of an fsync whose directory could not be opened.
@@ -116,7 +116,7 @@ func TestOneFailingOperation(t *testing.T) {
 			checkCode(t, put(s, 2, content(2, 1000)), c.code)
 			f.reset(nil)
 			checkHeldNot(t, s, 2)
-			checkNoTemp(t, config.Dir)
+			checkNoTemp(t, config.Dirs[0])
 			checkHolds(t, s, 1, content(1, 1000)) // reading goes on in any case
 			if r := s.Report(10); !slices.Equal(r.Added, []dfs.ChunkID{1}) {
 				t.Errorf("reported %+v", r)
@@ -175,8 +175,8 @@ func TestDeathAtEachOperation(t *testing.T) {
 		if !removed {
 			checkHolds(t, s, 1, content(1, 100_000))
 		}
-		checkNoTemp(t, c.Dir)
-		if n := len(files(t, filepath.Join(c.Dir, "quarantine"))); n != 0 {
+		checkNoTemp(t, c.Dirs[0])
+		if n := len(files(t, filepath.Join(c.Dirs[0], "quarantine"))); n != 0 {
 			t.Fatalf("death at operation %d: %d files in quarantine", at, n)
 		}
 		if all {
@@ -255,7 +255,7 @@ func TestVerdictOnAReplacedFile(t *testing.T) {
 	}
 	s := open(t, c)
 	mustPut(t, s, 1, data)
-	truncate(t, chunkPath(c.Dir, 1), 500)
+	truncate(t, chunkPath(c.Dirs[0], 1), 500)
 	verdict := make(chan error)
 	go func() { verdict <- s.Verify(1) }()
 	<-reading

@@ -2,6 +2,7 @@ package chunkstore_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -19,12 +20,24 @@ import (
 const smallReserve = 1 // byte: the tests' disk may be nearly full
 
 func config(dir string) chunkstore.Config {
-	return chunkstore.Config{Dir: dir, NodeID: "dn1", Reserve: smallReserve}
+	return chunkstore.Config{Dirs: []string{dir}, NodeID: "dn1", Reserve: smallReserve}
+}
+
+// tryOpen opens a store and waits until it has been read.
+func tryOpen(c chunkstore.Config) (*chunkstore.Store, error) {
+	s, err := chunkstore.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.WaitLoaded(context.Background()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 func open(t *testing.T, c chunkstore.Config) *chunkstore.Store {
 	t.Helper()
-	s, err := chunkstore.Open(c)
+	s, err := tryOpen(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +262,7 @@ func TestCreateRefuses(t *testing.T) {
 	if space, err := s.Space(); err != nil || space.Free != 0 || space.Capacity <= 0 {
 		t.Errorf("%+v, %v", space, err)
 	}
-	checkNoTemp(t, c.Dir)
+	checkNoTemp(t, c.Dirs[0])
 }
 
 func TestSameChunkAgain(t *testing.T) {
@@ -507,7 +520,7 @@ func TestIdentity(t *testing.T) {
 	checkCode(t, s.SetClusterID(clusterA), "")
 	checkCode(t, s.SetClusterID(clusterB), dfs.WrongCluster)
 
-	_, err := chunkstore.Open(c)
+	_, err := tryOpen(c)
 	checkCode(t, err, dfs.Conflict)
 	if err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("the sentence is %q", err)
@@ -524,7 +537,7 @@ func TestIdentity(t *testing.T) {
 	}
 
 	c.NodeID = "dn2"
-	_, err = chunkstore.Open(c)
+	_, err = tryOpen(c)
 	checkCode(t, err, dfs.Conflict)
 	if err == nil || !strings.Contains(err.Error(), "belongs to dn1") {
 		t.Errorf("the sentence is %q", err)
@@ -554,8 +567,8 @@ func TestOpenRefuses(t *testing.T) {
 		code   dfs.Code
 	}{
 		"no directory":     {chunkstore.Config{NodeID: "dn1"}, dfs.Invalid},
-		"no node ID":       {chunkstore.Config{Dir: t.TempDir()}, dfs.Invalid},
-		"negative reserve": {chunkstore.Config{Dir: t.TempDir(), NodeID: "dn1", Reserve: -1}, dfs.Invalid},
+		"no node ID":       {chunkstore.Config{Dirs: []string{t.TempDir()}}, dfs.Invalid},
+		"negative reserve": {chunkstore.Config{Dirs: []string{t.TempDir()}, NodeID: "dn1", Reserve: -1}, dfs.Invalid},
 		"a file":           {config(notADirectory), dfs.Invalid},
 		"below a file":     {config(filepath.Join(notADirectory, "x")), dfs.Invalid},
 		"identity lost":    {config(lost), dfs.Invalid},
@@ -564,7 +577,7 @@ func TestOpenRefuses(t *testing.T) {
 		"no instance":      {config(withIdentity(`{"format":1,"node_id":"dn1"}`)), dfs.Corrupt},
 		"bad cluster":      {config(withIdentity(`{"format":1,"instance":"0123456789abcdef0123456789abcdef","node_id":"dn1","cluster_id":"x"}`)), dfs.Corrupt},
 	} {
-		s, err := chunkstore.Open(c.config)
+		s, err := tryOpen(c.config)
 		if err == nil {
 			t.Errorf("%s: opened", name)
 			_ = s.Close() // the failure is told already
