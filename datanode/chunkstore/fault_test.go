@@ -47,8 +47,13 @@ func (f *faults) operations() []string {
 
 func faulty(t *testing.T) (*faults, chunkstore.Config, *chunkstore.Store) {
 	t.Helper()
+	return faultyIn(t, t.TempDir())
+}
+
+func faultyIn(t *testing.T, root string) (*faults, chunkstore.Config, *chunkstore.Store) {
+	t.Helper()
 	f := &faults{}
-	c := config(t.TempDir())
+	c := config(root)
 	c.Hook = f.hook
 	return f, c, open(t, c)
 }
@@ -144,9 +149,12 @@ func TestOneFailingOperation(t *testing.T) {
 
 // The process may die before any operation. Afterwards every acknowledged chunk
 // is there, nothing is half visible, and everything can be written again.
-func TestDeathAtEachOperation(t *testing.T) {
+func TestDeathAtEachOperation(t *testing.T) { everyLayout(t, testDeathAtEachOperation) }
+
+func testDeathAtEachOperation(t *testing.T, layout string) {
 	for at := 1; ; at++ {
-		f, c, s := faulty(t)
+		root := another(t, layout)
+		f, c, s := faultyIn(t, root)
 		mustPut(t, s, 1, content(1, 100_000))
 		dead := errors.New("the process is dead")
 		f.reset(func(n int, _ chunkstore.Op, _ string) error {
@@ -175,8 +183,8 @@ func TestDeathAtEachOperation(t *testing.T) {
 		if !removed {
 			checkHolds(t, s, 1, content(1, 100_000))
 		}
-		checkNoTemp(t, c.Dirs[0])
-		if n := len(files(t, filepath.Join(c.Dirs[0], "quarantine"))); n != 0 {
+		checkNoTemp(t, root)
+		if n := len(inAll(t, root, "quarantine")); n != 0 {
 			t.Fatalf("death at operation %d: %d files in quarantine", at, n)
 		}
 		if all {

@@ -28,20 +28,9 @@ type figures struct {
 
 // measure asks the file system, and remembers what it says.
 func (v *volume) measure() error {
-	var stat unix.Statfs_t
-	if err := unix.Statfs(v.dir, &stat); err != nil {
-		return err
-	}
-	info, err := os.Stat(v.dir)
+	f, err := v.ask(v.dir)
 	if err != nil {
 		return err
-	}
-	f := figures{
-		capacity:  int64(stat.Blocks) * int64(stat.Bsize),
-		available: int64(stat.Bavail) * int64(stat.Bsize),
-	}
-	if unixStat, ok := info.Sys().(*syscall.Stat_t); ok {
-		f.device = uint64(unixStat.Dev)
 	}
 	reserve := v.reserve
 	if reserve == 0 {
@@ -52,6 +41,27 @@ func (v *volume) measure() error {
 	defer v.mu.Unlock()
 	v.figures = f
 	return nil
+}
+
+// askDisk asks the file system of a directory. What it says is available is
+// without a reserve.
+func askDisk(dir string) (figures, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return figures{}, err
+	}
+	f := figures{
+		capacity:  int64(stat.Blocks) * int64(stat.Bsize),
+		available: int64(stat.Bavail) * int64(stat.Bsize),
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return figures{}, err
+	}
+	if unixStat, ok := info.Sys().(*syscall.Stat_t); ok {
+		f.device = uint64(unixStat.Dev)
+	}
+	return f, nil
 }
 
 // free is called under the lock. What is in the trash can be had at any time.

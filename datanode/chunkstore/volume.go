@@ -27,6 +27,7 @@ type volume struct {
 	dir     string // as configured
 	reserve int64
 	disk    disk
+	ask     func(dir string) (figures, error) // askDisk outside tests
 	log     hclog.Logger
 	lock    *os.File
 
@@ -49,7 +50,7 @@ type volume struct {
 }
 
 func newVolume(dir string, config Config, log hclog.Logger) *volume {
-	return &volume{dir: dir, reserve: config.Reserve, disk: disk{config.Hook}, log: log.With("dir", dir)}
+	return &volume{dir: dir, reserve: config.Reserve, disk: disk{config.Hook}, ask: askDisk, log: log.With("dir", dir)}
 }
 
 func (v *volume) takeLock() error {
