@@ -19,7 +19,9 @@ func TestScrub(t *testing.T) {
 	d := start(t, c)
 	ready(t, n, d)
 	data := content(1, 200_000)
-	path := func(id dfs.ChunkID) string { return filepath.Join(c.DataDirs[0], "chunks", id.String()[14:], id.String()) }
+	path := func(id dfs.ChunkID) string {
+		return filepath.Join(c.DataDirs[0], "chunks", id.String()[14:], id.String())
+	}
 	for id := range dfs.ChunkID(6) {
 		put(t, d, id+1, data, "")
 	}
