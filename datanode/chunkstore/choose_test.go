@@ -2,10 +2,13 @@ package chunkstore
 
 import (
 	"errors"
+	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
 func volumesWith(rooms ...int64) *Store {
@@ -102,5 +105,20 @@ func TestSpaceOfSeveral(t *testing.T) {
 	s.volumes[2].leave(errors.New("gone"))
 	if _, err := s.Space(); err == nil {
 		t.Error("there is space although no disk serves")
+	}
+}
+
+// What was remembered of a disk may be out of date: the next one is tried.
+func TestAFullDiskIsPassedOver(t *testing.T) {
+	top := t.TempDir()
+	s := openTrash(t, nil, filepath.Join(top, "a"), filepath.Join(top, "b"))
+	full := s.volumes[0]
+	full.ask = func(string) (figures, error) { return figures{capacity: 1, available: 0}, nil }
+	for id := range dfs.ChunkID(20) {
+		full.figures.available = 1 << 60 // and so it comes first
+		keepChunk(t, s, id+1, 10)
+	}
+	if got := s.Volumes()[1].Chunks; got != 20 {
+		t.Errorf("%d chunks", got)
 	}
 }

@@ -140,3 +140,32 @@ func TestLoadFails(t *testing.T) {
 		t.Errorf("in quarantine: %v", left)
 	}
 }
+
+func TestDirectoryGoesWhileLoading(t *testing.T) {
+	c := severalDirs(t)
+	s := open(t, c)
+	where := fill(t, s, c)
+	shut(t, s)
+	goOn := make(chan struct{})
+	c.Hook = func(op chunkstore.Op, _ string) error {
+		if op == chunkstore.OpOpen {
+			<-goOn
+		}
+		return nil
+	}
+	s, err := chunkstore.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { shut(t, s) })
+	mine := readIdentity(t, c.Dirs[1])
+	mine.Volume = mine.Instance
+	writeIdentity(t, c.Dirs[1], mine)
+	s.Probe()
+	close(goOn)
+	checkCode(t, s.WaitLoaded(t.Context()), "")
+	checkAll(t, s, where, c.Dirs[0], c.Dirs[2])
+	if r := s.Report(1000); len(r.Added)+len(r.Removed)+len(r.Corrupt) > 0 || r.Count != s.Totals().Count {
+		t.Errorf("reported %+v", r)
+	}
+}

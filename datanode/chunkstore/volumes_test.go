@@ -658,3 +658,84 @@ func TestOneVolumeCannotBeRead(t *testing.T) {
 	s = open(t, c)
 	checkAll(t, s, where, c.Dirs...)
 }
+
+// A directory that missed a start knows less of the others than those that did
+// not.
+func TestNewestListOfVolumesCounts(t *testing.T) {
+	c := severalDirs(t)
+	all := c.Dirs
+	c.Dirs = all[:2]
+	shut(t, open(t, c))
+	away := filepath.Join(t.TempDir(), "away")
+	if err := os.Rename(all[0], away); err != nil {
+		t.Fatal(err)
+	}
+	c.Dirs = all // the third is new, and the first does not hear of it
+	shut(t, open(t, c))
+	if err := errors.Join(os.Rename(away, all[0]), os.RemoveAll(all[2])); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, c)
+	if status := s.Volumes(); status[0].Gone || status[1].Gone || !status[2].Gone {
+		t.Errorf("%+v", status)
+	}
+}
+
+// A file that is damaged says nothing of a good one on another disk.
+func TestDamagedHereAndGoodThere(t *testing.T) {
+	c1, c2 := config(t.TempDir()), config(t.TempDir())
+	both := c1
+	both.Dirs = []string{c1.Dirs[0], c2.Dirs[0]}
+	shut(t, open(t, both))
+	for _, c := range []chunkstore.Config{c1, c2} {
+		s := open(t, c)
+		mustPut(t, s, 1, content(1, 1000))
+		shut(t, s)
+	}
+	truncate(t, inDir(c1.Dirs[0], 1), 10)
+	s := open(t, both)
+	checkHolds(t, s, 1, content(1, 1000))
+	if r := s.Report(10); len(r.Added)+len(r.Removed)+len(r.Corrupt) > 0 || r.Count != 1 || r.Digest != s.Totals().Digest {
+		t.Errorf("reported %+v", r)
+	}
+}
+
+// A directory may go while one of its chunks is being changed.
+func TestDirectoryGoesInBetween(t *testing.T) {
+	for name, which := range map[string]chunkstore.Op{"written": chunkstore.OpSyncDir, "removed": chunkstore.OpRemove} {
+		t.Run(name, func(t *testing.T) {
+			c := config(t.TempDir())
+			var s *chunkstore.Store
+			armed := false
+			c.Hook = func(op chunkstore.Op, path string) error {
+				if !armed || op != which || !strings.Contains(path, "chunks") {
+					return nil
+				}
+				armed = false
+				writeIdentity(t, c.Dirs[0], identityJSON{Format: 1, Instance: strings.Repeat("e", 32), NodeID: "dn1"})
+				s.Probe()
+				if which == chunkstore.OpRemove {
+					return syscall.EIO
+				}
+				return nil
+			}
+			s = open(t, c)
+			mustPut(t, s, 1, content(1, 100))
+			armed = true
+			err := put(s, 2, content(2, 100))
+			if which == chunkstore.OpRemove {
+				err = s.Remove(1)
+			}
+			checkCode(t, err, dfs.Internal)
+			if got := s.Totals(); got != (chunkstore.Totals{}) || s.Volumes()[0].Chunks != 0 {
+				t.Errorf("%+v is held in a directory that is gone", got)
+			}
+			checkCode(t, s.Writable(), dfs.Internal)
+			_, err = s.Space()
+			checkCode(t, err, dfs.Internal)
+			if err := s.RaiseTerm(2); err == nil {
+				t.Error("a term was noted nowhere")
+			}
+		})
+	}
+}
