@@ -14,7 +14,8 @@ import (
 )
 
 const dataNodeSynopsis = `
-Run a DataNode. It keeps chunks in -data-dir and reports to the NameNodes.
+Run a DataNode. It keeps chunks in -data-dir and reports to the NameNodes. With
+several directories it goes on when the disk of one fails.
 
 SIGTERM or SIGINT stops it in good order; a second one ends it at once.`
 
@@ -56,7 +57,7 @@ func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {
 	f.StringVar(&dataDirs, "data-dir", "./data", "`directories` for the chunks, comma separated: one on each disk")
 	f.DurationVar(&config.TrashKeep, "trash-keep", datanode.DefaultTrashKeep, "how long removed chunks stay in trash/ of their directory, unless the room is needed; 0 removes them at once")
 	f.StringVar(&config.Rack, "rack", "", "`name` of what it shares with other DataNodes that may fail together")
-	f.Var(&reserve, "reserve", "`size` of the disk to leave free, like 10GiB (default: 128 MiB or 1 % of it, whichever is more)")
+	f.Var(&reserve, "reserve", "`size` of each disk to leave free, like 10GiB (default: 128 MiB or 1 % of it, whichever is more)")
 	f.DurationVar(&config.HeartbeatInterval, "heartbeat", 2*time.Second, "how often to report, until a NameNode asks for another interval")
 	f.Var(&scrubRate, "scrub-rate", "`size` per second to read chunks again with, to find what the disk has damaged; 0 turns it off")
 	f.DurationVar(&config.ScrubInterval, "scrub-interval", 24*time.Hour, "least time between the beginnings of two passes over all chunks")
