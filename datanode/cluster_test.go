@@ -206,7 +206,7 @@ func waitUntil(t testing.TB, what string, done func() bool) {
 
 func config(t testing.TB, n *nameNode, id dfs.NodeID) datanode.Config {
 	return datanode.Config{
-		ID: id, Addr: "127.0.0.1:0", NameNodes: []string{n.URL}, DataDir: t.TempDir(), Reserve: 1,
+		ID: id, Addr: "127.0.0.1:0", NameNodes: []string{n.URL}, DataDirs: []string{t.TempDir()}, Reserve: 1,
 		HeartbeatInterval: 20 * time.Millisecond,
 	}
 }

@@ -2,6 +2,7 @@ package datanode
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,16 +12,19 @@ import (
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
-// Config says what a DataNode needs to know. ID, NameNodes and DataDir have no
+// Config says what a DataNode needs to know. ID, NameNodes and DataDirs have no
 // default.
 type Config struct {
 	ID        dfs.NodeID
 	Addr      string   // to listen on; ":9000" when empty, port 0 takes any
 	Self      string   // base URL for others; http://<host of Addr or localhost>:<port> when empty
 	NameNodes []string // base URLs of some NameNodes
-	DataDir   string
-	Rack      string // "" when racks do not matter
-	Reserve   int64  // bytes of the disk to stay free; 0: the larger of 128 MiB and 1 %
+	DataDirs  []string // one on each disk
+	Rack      string   // "" when racks do not matter
+	Reserve   int64    // bytes of each disk to stay free; 0: the larger of 128 MiB and 1 %
+
+	// TrashKeep is how long a removed chunk stays in the trash; 0 removes it at once.
+	TrashKeep time.Duration
 
 	HeartbeatInterval time.Duration // 2 s when 0; a NameNode may ask for another
 	ScrubRate         int64         // bytes of chunks to read again per second, to find damage; 0 turns it off
@@ -56,6 +60,11 @@ type Limits struct {
 // in bytes per second: little beside what even a slow disk can do, and a
 // terabyte in 28 hours.
 const DefaultScrubRate = 10 << 20
+
+// DefaultTrashKeep is what the command line keeps removed chunks for unless told
+// otherwise: long enough for a person to stop a DataNode that removes what it
+// should not.
+const DefaultTrashKeep = 2 * time.Minute
 
 const (
 	defaultAddr           = ":9000"
@@ -107,8 +116,12 @@ func (c Config) complete() (Config, error) {
 
 func (c Config) checkNumbers() error {
 	switch l := c.Limits; {
-	case c.DataDir == "":
+	case len(c.DataDirs) == 0 || slices.Contains(c.DataDirs, ""):
 		return dfs.Errorf(dfs.Invalid, "no data directory is given")
+	case len(c.DataDirs) > chunkstore.MaxDirs:
+		return dfs.Errorf(dfs.Invalid, "%d data directories are too many: at most %d are possible", len(c.DataDirs), chunkstore.MaxDirs)
+	case c.TrashKeep < 0:
+		return dfs.Errorf(dfs.Invalid, "keeping removed chunks for %s is not possible; 0 removes them at once", c.TrashKeep)
 	case c.Reserve < 0:
 		return dfs.Errorf(dfs.Invalid, "a reserve of %d bytes is not possible", c.Reserve)
 	case c.HeartbeatInterval < shortestInterval || c.HeartbeatInterval > longestInterval:

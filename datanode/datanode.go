@@ -52,10 +52,11 @@ func New(config Config) (*DataNode, error) {
 	return &DataNode{config: config, log: log, gate: newGate(), done: make(chan struct{})}, nil
 }
 
-// Open takes the address and the data directory and begins to serve and to
-// report; it does not wait for a NameNode. Ctx is for the opening alone. It
-// fails with Conflict when the address or the directory is another's, and like
-// chunkstore.Open. After a failure nothing is left behind.
+// Open takes the address and the data directories and begins to serve and to
+// report; it waits neither for a NameNode nor until the directories have been
+// read. Ctx is for the opening alone. It fails with Conflict when the address or
+// a directory is another's, and like chunkstore.Open. After a failure nothing is
+// left behind.
 func (d *DataNode) Open(ctx context.Context) (err error) {
 	listener, err := listen(ctx, d.config.Addr)
 	if err != nil {
@@ -71,8 +72,8 @@ func (d *DataNode) Open(ctx context.Context) (err error) {
 		d.self = selfURL(d.config.Addr, listener.Addr())
 	}
 	d.store, err = chunkstore.Open(chunkstore.Config{
-		Dir: d.config.DataDir, NodeID: d.config.ID, Reserve: d.config.Reserve,
-		Hook: d.config.DiskHook, Logger: d.log,
+		Dirs: d.config.DataDirs, NodeID: d.config.ID, Reserve: d.config.Reserve,
+		TrashKeep: d.config.TrashKeep, Hook: d.config.DiskHook, Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -111,16 +112,24 @@ func (d *DataNode) start(listener net.Listener) {
 	d.stopDuties = cancel
 	d.goroutines.Go(func() { heartbeats.run(ctx) })
 	d.goroutines.Go(func() { orders.run(ctx) })
-	if d.config.ScrubRate > 0 {
-		scrubber := newScrubber(d.config, d.store, metrics, d.log)
-		d.goroutines.Go(func() { scrubber.run(ctx) })
-	}
+	d.goroutines.Go(func() { keepStore(ctx, d.store) })
+	scrubber := newScrubber(d.config, d.store, metrics, d.log)
+	d.goroutines.Go(func() {
+		err := d.store.WaitLoaded(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			d.stopped(err) // without chunks there is nothing to serve
+		case d.config.ScrubRate > 0:
+			scrubber.run(ctx)
+		}
+	})
 	d.goroutines.Go(func() {
 		if err := d.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			d.stopped(dfs.Errorf(dfs.Internal, "DataNode %s cannot serve any more: %w", d.config.ID, err))
 		}
 	})
-	d.log.Info("DataNode is serving", "url", d.self, "dir", d.config.DataDir)
+	d.log.Info("DataNode is serving", "url", d.self, "dirs", d.config.DataDirs)
 }
 
 // ID returns the ID of the node.

@@ -1,4 +1,4 @@
-// Package datanode is one DataNode: it keeps chunks in a data directory, serves
+// Package datanode is one DataNode: it keeps chunks in data directories, serves
 // them over plain HTTP, passes them on to other DataNodes, and tells the
 // NameNodes what it holds.
 //
@@ -48,6 +48,13 @@
 // and replaced while there are good ones. What a reader found bad is read again
 // soon (suspicion.go), but not believed. A chunk found damaged, by whomever, is
 // put into quarantine and reported at once.
+//
+// # Data directories
+//
+// A node serves and reports before its directories have been read, and looks
+// after them every few seconds (keep.go). What is not known yet is neither
+// reported nor denied: requests for chunks are answered Unavailable, heartbeats
+// say that the node takes no chunks, and no inventory is begun.
 //
 // # Reporting
 //

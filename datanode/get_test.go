@@ -104,7 +104,7 @@ func TestGetRefuses(t *testing.T) {
 	}
 	data := content(1, 1000)
 	put(t, d, 1, data, "")
-	damage(t, filepath.Join(c.DataDir, "chunks", "01", "0000000000000001"), 1010)
+	damage(t, filepath.Join(c.DataDirs[0], "chunks", "01", "0000000000000001"), 1010)
 	if a := get(t, chunkURL(d, 1), nil); a.code(t) != dfs.Corrupt {
 		t.Errorf("%d %s", a.status, a.body)
 	}

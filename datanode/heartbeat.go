@@ -21,6 +21,10 @@ const (
 	// urgentInterval is how soon after the last heartbeat the next may follow
 	// when something should be told at once: what comes together goes together.
 	urgentInterval = 200 * time.Millisecond
+
+	// loadPatience is how long the first heartbeat waits for the data
+	// directories to be read: too short for anybody to miss it.
+	loadPatience = time.Second
 )
 
 // heartbeater reports to the NameNodes. All of it belongs to one goroutine.
@@ -38,6 +42,7 @@ type heartbeater struct {
 	seq       uint64
 	term      uint64 // the highest seen, in earlier runs too
 	failures  int    // heartbeats without an answer, in a row
+	loading   bool   // the last report was made before the directories had been read
 	inventory inventory
 }
 
@@ -59,8 +64,12 @@ func newHeartbeater(config Config, self string, store *chunkstore.Store, caller 
 	}
 }
 
-// run sends heartbeats until ctx ends, the first at once.
+// run sends heartbeats until ctx ends, the first at once, or nearly so: a node
+// that has little to read says so with its first word.
 func (h *heartbeater) run(ctx context.Context) {
+	patience, cancel := context.WithTimeout(ctx, loadPatience)
+	_ = h.store.WaitLoaded(patience) // each heartbeat asks anew
+	cancel()
 	for ctx.Err() == nil {
 		started := time.Now()
 		pause := h.beat(ctx)
@@ -114,6 +123,7 @@ func (h *heartbeater) beat(ctx context.Context) time.Duration {
 }
 
 func (h *heartbeater) report() *chunkstore.Report {
+	h.loading = h.store.Ready() != nil
 	if h.inventory.running {
 		return h.store.ReportPage(h.inventory.after, h.limit)
 	}
@@ -173,6 +183,8 @@ func (h *heartbeater) succeeded(report *chunkstore.Report, reply protocol.Heartb
 	case wasRunning:
 		h.inventory = inventory{running: reply.WantInventory}
 		return h.interval // if it was in vain, there is no hurry to repeat it
+	case reply.WantInventory && h.loading:
+		return h.interval // nothing is known yet, and that must not be taken for nothing held
 	case reply.WantInventory:
 		h.log.Info("a NameNode asks for the inventory", "chunks", report.Count)
 		h.inventory = inventory{running: true}

@@ -62,10 +62,11 @@ func inventoryWanted(int, protocol.HeartbeatRequest) (protocol.HeartbeatReply, e
 
 func newTestHeartbeater(t *testing.T) (*heartbeater, *script, *chunkstore.Store) {
 	t.Helper()
-	store, err := chunkstore.Open(chunkstore.Config{Dir: t.TempDir(), NodeID: "dn1", Reserve: 1})
+	store, err := chunkstore.Open(chunkstore.Config{Dirs: []string{t.TempDir()}, NodeID: "dn1", Reserve: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
+	awaitLoaded(t, store)
 	t.Cleanup(func() {
 		if err := store.Close(); err != nil {
 			t.Error(err)
@@ -75,10 +76,19 @@ func newTestHeartbeater(t *testing.T) (*heartbeater, *script, *chunkstore.Store)
 	return h, s, store
 }
 
+// awaitLoaded waits until a store can be used.
+func awaitLoaded(t *testing.T, store *chunkstore.Store) {
+	t.Helper()
+	if err := store.WaitLoaded(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-store.Urgent() // that it is loaded is news
+}
+
 func heartbeaterOn(t *testing.T, store *chunkstore.Store) (*heartbeater, *script) {
 	t.Helper()
 	s := &script{answer: yes}
-	config, err := Config{ID: "dn1", DataDir: "x", NameNodes: []string{"http://nn:8000"}, Limits: Limits{ReportSize: 3}}.complete()
+	config, err := Config{ID: "dn1", DataDirs: []string{"x"}, NameNodes: []string{"http://nn:8000"}, Limits: Limits{ReportSize: 3}}.complete()
 	if err != nil {
 		t.Fatal(err)
 	}

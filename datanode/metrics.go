@@ -64,11 +64,9 @@ func newMetrics(store *chunkstore.Store) *metrics {
 		return float64(space.Free)
 	})
 	gauge("dfs_datanode_writable", "1 when new chunks are taken.", func() float64 {
-		if store.Writable() != nil {
-			return 0
-		}
-		return 1
+		return boolean(store.Writable() == nil)
 	})
+	registry.MustRegister(newVolumeCollector(store))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	return m
 }
@@ -81,4 +79,58 @@ func (m *metrics) answered(route string, status int, took time.Duration) {
 func (m *metrics) serve(w http.ResponseWriter, r *http.Request) error {
 	m.handler.ServeHTTP(w, r)
 	return nil
+}
+
+// volumeCollector tells of each data directory.
+type volumeCollector struct {
+	store                                                                *chunkstore.Store
+	capacity, free, used, chunks, writable, gone, trashBytes, trashFiles *prometheus.Desc
+}
+
+func newVolumeCollector(store *chunkstore.Store) *volumeCollector {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("dfs_datanode_"+name, help, []string{"dir"}, nil)
+	}
+	return &volumeCollector{
+		store:      store,
+		capacity:   desc("volume_capacity_bytes", "Size of the file system of a data directory."),
+		free:       desc("volume_free_bytes", "Bytes that chunks may still take in a data directory; what is in its trash counts as free."),
+		used:       desc("volume_chunk_bytes", "Bytes of chunks held in a data directory."),
+		chunks:     desc("volume_chunks", "Chunks held in a data directory."),
+		writable:   desc("volume_writable", "0 when the disk of a data directory has failed or does not answer."),
+		gone:       desc("volume_gone", "1 when a data directory is out of service: its chunks do not count."),
+		trashBytes: desc("trash_bytes", "Bytes of files in the trash of a data directory."),
+		trashFiles: desc("trash_files", "Files in the trash of a data directory."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *volumeCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{c.capacity, c.free, c.used, c.chunks, c.writable, c.gone, c.trashBytes, c.trashFiles} {
+		out <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *volumeCollector) Collect(out chan<- prometheus.Metric) {
+	for _, v := range c.store.Volumes() {
+		gauge := func(desc *prometheus.Desc, value float64) {
+			out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, v.Dir)
+		}
+		gauge(c.capacity, float64(v.Capacity))
+		gauge(c.free, float64(v.Free))
+		gauge(c.used, float64(v.Used))
+		gauge(c.chunks, float64(v.Chunks))
+		gauge(c.writable, boolean(v.Failure == nil))
+		gauge(c.gone, boolean(v.Gone))
+		gauge(c.trashBytes, float64(v.TrashBytes))
+		gauge(c.trashFiles, float64(v.TrashFiles))
+	}
+}
+
+func boolean(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

@@ -74,7 +74,7 @@ func TestOpenRefuses(t *testing.T) {
 		says   string
 	}{
 		"port in use":        {func(c *datanode.Config) { c.Addr = strings.TrimPrefix(d.URL(), "http://") }, dfs.Conflict, "in use"},
-		"directory in use":   {func(c *datanode.Config) { c.DataDir = first.DataDir }, dfs.Conflict, "in use"},
+		"directory in use":   {func(c *datanode.Config) { c.DataDirs = first.DataDirs }, dfs.Conflict, "in use"},
 		"address of another": {func(c *datanode.Config) { c.Addr = "192.0.2.1:9000" }, dfs.Invalid, "192.0.2.1:9000"},
 	} {
 		config := config(t, n, "dn2")
@@ -321,7 +321,7 @@ func TestCloseLetsTransfersFinish(t *testing.T) {
 	}
 	idle := dial(t, d) // a connection that has asked for nothing holds nothing up
 	defer idle.Close()
-	waitUntil(t, "the upload to have begun", func() bool { return tempFiles(t, c.DataDir) == 1 })
+	waitUntil(t, "the upload to have begun", func() bool { return tempFiles(t, c.DataDirs[0]) == 1 })
 	closed := make(chan struct{})
 	go func() { defer close(closed); stop(t, d) }()
 	waitUntil(t, "other requests to be refused", func() bool {
@@ -361,14 +361,14 @@ func TestCloseCutsOffWhatHangs(t *testing.T) {
 	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nX-DFS-CRC32C: 12345678\r\n\r\nsome"); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the upload to have begun", func() bool { return tempFiles(t, c.DataDir) == 1 })
+	waitUntil(t, "the upload to have begun", func() bool { return tempFiles(t, c.DataDirs[0]) == 1 })
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := d.Close(ctx); err != nil {
 		t.Error(err)
 	}
 	_, _ = io.Copy(io.Discard, conn) // it has an end
-	if tempFiles(t, c.DataDir) != 0 {
+	if tempFiles(t, c.DataDirs[0]) != 0 {
 		t.Error("something is left of the upload")
 	}
 	if err := d.Wait(); err != nil {

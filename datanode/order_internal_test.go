@@ -29,10 +29,11 @@ func verifyOrders(ids ...dfs.ChunkID) (list []protocol.Order) {
 // openAt opens a store that outlives nothing, so that a test may restart it.
 func openAt(t *testing.T, dir string, hook chunkstore.Hook) *chunkstore.Store {
 	t.Helper()
-	s, err := chunkstore.Open(chunkstore.Config{Dir: dir, NodeID: "dn1", Reserve: 1, Hook: hook})
+	s, err := chunkstore.Open(chunkstore.Config{Dirs: []string{dir}, NodeID: "dn1", Reserve: 1, Hook: hook})
 	if err != nil {
 		t.Fatal(err)
 	}
+	awaitLoaded(t, s)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)

@@ -111,7 +111,7 @@ func TestNewsAreReportedAtOnce(t *testing.T) {
 	n.reported(t, "dn1", 1, true)
 	checkHolds(t, d, 1, data)
 
-	damage(t, filepath.Join(c.DataDir, "chunks", "02", dfs.ChunkID(2).String()), 100_000+8+8) // the footer: a reader notices
+	damage(t, filepath.Join(c.DataDirs[0], "chunks", "02", dfs.ChunkID(2).String()), 100_000+8+8) // the footer: a reader notices
 	if a := get(t, chunkURL(d, 2), nil); a.code(t) != dfs.Corrupt {
 		t.Errorf("status %d", a.status)
 	}
@@ -174,7 +174,7 @@ func TestCopyTriesTheNextSource(t *testing.T) {
 				return metric(t, d, fmt.Sprintf(`dfs_datanode_orders_total{kind="copy",result="failed"} %d`, id))
 			})
 			checkHoldsNot(t, d, id)
-			if tempFiles(t, c.DataDir) != 0 {
+			if tempFiles(t, c.DataDirs[0]) != 0 {
 				t.Error("something is left of the copy")
 			}
 			n.order(t, "dn1", copyOrder(id, data, first, good.target())) // nothing stands in the way of another try
@@ -230,7 +230,7 @@ func TestVerifyOrder(t *testing.T) {
 		put(t, d, id+1, data, "")
 	}
 	n.reported(t, "dn1", 2, true)
-	damage(t, filepath.Join(c.DataDir, "chunks", "01", dfs.ChunkID(1).String()), 200_000)
+	damage(t, filepath.Join(c.DataDirs[0], "chunks", "01", dfs.ChunkID(1).String()), 200_000)
 	verify := func(id dfs.ChunkID) protocol.Order { return protocol.Order{Kind: protocol.OrderVerify, Chunk: id} }
 	n.order(t, "dn1", verify(1), verify(2), verify(99))
 	n.reported(t, "dn1", 1, false)
@@ -248,7 +248,7 @@ func TestVerifyOrder(t *testing.T) {
 	n.order(t, "dn1", copyOrder(1, data, newSource(t, sends(data, data)).target()))
 	n.reported(t, "dn1", 1, true)
 	checkHolds(t, d, 1, data)
-	if kept, err := os.ReadDir(filepath.Join(c.DataDir, "quarantine")); err != nil || len(kept) != 1 {
+	if kept, err := os.ReadDir(filepath.Join(c.DataDirs[0], "quarantine")); err != nil || len(kept) != 1 {
 		t.Errorf("quarantine: %v, %v", kept, err)
 	}
 }
@@ -297,8 +297,8 @@ func TestCloseDuringCopy(t *testing.T) {
 	n.order(t, "dn1", copyOrder(1, data, hangs.target()), copyOrder(2, data, hangs.target()), copyOrder(3, data, hangs.target()))
 	waitUntil(t, "the copy to begin", func() bool { return len(hangs.questions()) > 0 })
 	stop(t, d)
-	if asked := hangs.questions(); !slices.Equal(asked, []dfs.ChunkID{1}) || tempFiles(t, c.DataDir) != 0 {
-		t.Errorf("asked for %v, %d temporary files", asked, tempFiles(t, c.DataDir))
+	if asked := hangs.questions(); !slices.Equal(asked, []dfs.ChunkID{1}) || tempFiles(t, c.DataDirs[0]) != 0 {
+		t.Errorf("asked for %v, %d temporary files", asked, tempFiles(t, c.DataDirs[0]))
 	}
 }
 

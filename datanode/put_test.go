@@ -294,7 +294,7 @@ func readAnswer(t *testing.T, conn net.Conn) answer {
 // A sender that goes away in the middle leaves nothing anywhere.
 func TestSenderGoesAway(t *testing.T) {
 	dir := t.TempDir()
-	_, nodes := three(t, func(c *datanode.Config) { c.DataDir = filepath.Join(dir, string(c.ID)) })
+	_, nodes := three(t, func(c *datanode.Config) { c.DataDirs = []string{filepath.Join(dir, string(c.ID))} })
 	conn := dial(t, nodes[0])
 	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\nX-DFS-CRC32C: 12345678\r\nX-DFS-Pipeline: dn2,dn3\r\n\r\n"); err != nil {
 		t.Fatal(err)

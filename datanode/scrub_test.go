@@ -19,7 +19,9 @@ func TestScrub(t *testing.T) {
 	d := start(t, c)
 	ready(t, n, d)
 	data := content(1, 200_000)
-	path := func(id dfs.ChunkID) string { return filepath.Join(c.DataDir, "chunks", id.String()[14:], id.String()) }
+	path := func(id dfs.ChunkID) string {
+		return filepath.Join(c.DataDirs[0], "chunks", id.String()[14:], id.String())
+	}
 	for id := range dfs.ChunkID(6) {
 		put(t, d, id+1, data, "")
 	}
@@ -50,7 +52,7 @@ func TestScrub(t *testing.T) {
 		Format int
 		Done   *bool
 	}
-	content, err := os.ReadFile(filepath.Join(c.DataDir, "scrub.json"))
+	content, err := os.ReadFile(filepath.Join(c.DataDirs[0], "scrub.json"))
 	if err == nil {
 		err = json.Unmarshal(content, &saved)
 	}
@@ -65,7 +67,7 @@ func TestScrubIsOffUnlessAskedFor(t *testing.T) {
 	d := start(t, c)
 	ready(t, n, d)
 	stop(t, d)
-	if _, err := os.Stat(filepath.Join(c.DataDir, "scrub.json")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(c.DataDirs[0], "scrub.json")); !os.IsNotExist(err) {
 		t.Errorf("scrub.json: %v", err)
 	}
 }

@@ -21,7 +21,7 @@ import (
 func newTestServer(t *testing.T) (*server, *chunkstore.Store) {
 	t.Helper()
 	h, _, st := newTestHeartbeater(t)
-	config, err := Config{ID: "dn1", DataDir: "x", NameNodes: []string{"http://nn:8000"}}.complete()
+	config, err := Config{ID: "dn1", DataDirs: []string{"x"}, NameNodes: []string{"http://nn:8000"}}.complete()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,14 +1,20 @@
 package datanode
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
 
-// statChunks tells which of the asked chunks are held durably.
+// statChunks tells which of the asked chunks are held durably. Before that is
+// known it must not say that there are none.
 func (s *server) statChunks(w http.ResponseWriter, r *http.Request) error {
+	if err := s.store.Ready(); err != nil {
+		return err
+	}
 	var request protocol.StatChunksRequest
 	if err := protocol.DecodeJSON(r.Body, protocol.StatChunks.MaxBody, true, &request); err != nil {
 		return err
@@ -29,29 +35,57 @@ func (s *server) statChunks(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// health is bad when a person has to do something about this node.
+// health is bad when a person has to do something before this node works.
+// While some directories serve it does work, and the answer names the others.
 func (s *server) health(w http.ResponseWriter, _ *http.Request) error {
 	err := s.standing.refused()
+	reading := s.store.Ready()
 	if err == nil {
-		if err = s.store.Writable(); dfs.CodeOf(err) == dfs.NoSpace {
-			err = nil // a full node reads as well as any other
+		err = s.store.Writable()
+		if code := dfs.CodeOf(err); code == dfs.NoSpace || code == dfs.Unavailable {
+			err = nil // a full node reads as well as any other, and one that is being read needs nobody
 		}
 	}
-	s.report(w, err)
+	reply := s.statusOf(cmp.Or(err, reading))
+	reply.Volumes = []protocol.VolumeHealth{}
+	for _, v := range s.store.Volumes() {
+		volume := protocol.VolumeHealth{
+			Dir: v.Dir, ID: v.ID, Status: protocol.StatusOK, Gone: v.Gone, Capacity: v.Capacity, Free: v.Free,
+			Used: v.Used, Chunks: v.Chunks, TrashBytes: v.TrashBytes, TrashFiles: v.TrashFiles,
+		}
+		if v.Failure != nil {
+			volume.Status = dfs.MessageOf(v.Failure)
+			if err == nil {
+				reply.Status = fmt.Sprintf("the data directory %s does not work (%s)", v.Dir, volume.Status)
+			}
+		}
+		reply.Volumes = append(reply.Volumes, volume)
+	}
+	protocol.WriteJSON(w, statusCode(err), reply)
 	return nil
 }
 
 // ready is bad while the node is not a working part of its cluster.
 func (s *server) ready(w http.ResponseWriter, _ *http.Request) error {
-	s.report(w, s.standing.check())
+	err := s.standing.check()
+	if err == nil {
+		err = s.store.Ready()
+	}
+	protocol.WriteJSON(w, statusCode(err), s.statusOf(err))
 	return nil
 }
 
-func (s *server) report(w http.ResponseWriter, err error) {
-	reply := protocol.HealthReply{ID: s.id, ClusterID: s.store.Identity().ClusterID, Status: "ok"}
-	status := http.StatusOK
+func (s *server) statusOf(err error) protocol.HealthReply {
+	reply := protocol.HealthReply{ID: s.id, ClusterID: s.store.Identity().ClusterID, Status: protocol.StatusOK}
 	if err != nil {
-		reply.Status, status = dfs.MessageOf(err), http.StatusServiceUnavailable
+		reply.Status = dfs.MessageOf(err)
 	}
-	protocol.WriteJSON(w, status, reply)
+	return reply
+}
+
+func statusCode(err error) int {
+	if err != nil {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusOK
 }

@@ -101,6 +101,9 @@ func (s *server) verifyChunk(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.store.Ready(); err != nil {
+		return err
+	}
 	if _, held := s.store.Stat(id); !held {
 		return dfs.Errorf(dfs.NotFound, "chunk %s is not on this DataNode", id)
 	}

@@ -27,7 +27,7 @@ func TestSuspicions(t *testing.T) {
 	put(t, d, 1, data, "")
 	put(t, d, 2, data, "")
 	n.reported(t, "dn1", 2, true)
-	damage(t, filepath.Join(c.DataDir, "chunks", "01", dfs.ChunkID(1).String()), 200_000)
+	damage(t, filepath.Join(c.DataDirs[0], "chunks", "01", dfs.ChunkID(1).String()), 200_000)
 	for _, id := range []dfs.ChunkID{1, 2} {
 		if a := suspect(t, d, id); a.status != http.StatusAccepted {
 			t.Errorf("chunk %s: status %d %s", id, a.status, a.body)
@@ -52,7 +52,7 @@ func TestSuspicions(t *testing.T) {
 			t.Errorf("reported as damaged: %v", n.corrupt["dn1"])
 		}
 	})
-	if kept, err := os.ReadDir(filepath.Join(c.DataDir, "quarantine")); err != nil || len(kept) != 1 {
+	if kept, err := os.ReadDir(filepath.Join(c.DataDirs[0], "quarantine")); err != nil || len(kept) != 1 {
 		t.Errorf("quarantine: %v, %v", kept, err)
 	}
 }

@@ -85,7 +85,7 @@ func TestTrimIsNotConfirmed(t *testing.T) {
 	keeper := start(t, keeperConfig)
 	ready(t, n, d, keeper)
 	data, other := content(1, 200_000), content(2, 200_000)
-	rotten := filepath.Join(keeperConfig.DataDir, "chunks", "02", dfs.ChunkID(2).String())
+	rotten := filepath.Join(keeperConfig.DataDirs[0], "chunks", "02", dfs.ChunkID(2).String())
 	gone := httptest.NewServer(nil)
 	gone.Close()
 	const id = 7 // of what the liars are asked for
@@ -142,7 +142,7 @@ func TestTrimIsNotConfirmed(t *testing.T) {
 		})
 	}
 	n.reported(t, "dn2", 2, false) // the damaged one was found
-	if kept, err := os.ReadDir(filepath.Join(keeperConfig.DataDir, "quarantine")); err != nil || len(kept) != 1 {
+	if kept, err := os.ReadDir(filepath.Join(keeperConfig.DataDirs[0], "quarantine")); err != nil || len(kept) != 1 {
 		t.Errorf("quarantine: %v, %v", kept, err)
 	}
 	n.set(func(n *nameNode) {
@@ -305,7 +305,7 @@ func TestConfirmations(t *testing.T) {
 		put(t, d, id+1, data, "")
 	}
 	n.reported(t, "dn1", 4, true)
-	damage(t, filepath.Join(c.DataDir, "chunks", "03", dfs.ChunkID(3).String()), 199_999)
+	damage(t, filepath.Join(c.DataDirs[0], "chunks", "03", dfs.ChunkID(3).String()), 199_999)
 	got := confirmed(t, d, 2, 99, 3, 1)
 	if want := []protocol.ChunkInfo{infoOf(2, data), infoOf(1, data)}; !slices.Equal(got, want) {
 		t.Errorf("confirmed %v, want %v", got, want)
@@ -376,7 +376,7 @@ func TestCloseDuringTrim(t *testing.T) {
 	})))
 	<-asked
 	stop(t, d)
-	if _, err := os.Stat(filepath.Join(c.DataDir, "chunks", "01", dfs.ChunkID(1).String())); err != nil {
+	if _, err := os.Stat(filepath.Join(c.DataDirs[0], "chunks", "01", dfs.ChunkID(1).String())); err != nil {
 		t.Error(err)
 	}
 }

@@ -24,6 +24,7 @@ const (
 	OpRemove   Op = "remove"    // a file
 	OpOpen     Op = "open"      // a chunk file, for reading
 	OpRead     Op = "read"      // from a chunk file
+	OpStat     Op = "stat"      // a data directory, or its identity.json, by a probe
 )
 
 // Hook is called before each operation on the disk. An error is returned
@@ -194,6 +195,17 @@ func isUnreadable(err error) bool {
 		}
 	}
 	return false
+}
+
+// isBadRead tells whether err is of a disk that does not let itself be read.
+func isBadRead(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ESTALE)
+}
+
+// isVanished tells whether err, of a data directory as a whole, says that there
+// is none any more.
+func isVanished(err error) bool {
+	return isBadRead(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENODEV)
 }
 
 // isShortage tells whether err is of the process or the machine as a whole.

@@ -1,12 +1,21 @@
-// Package chunkstore keeps chunks as files in one data directory and answers
-// for their safety: a chunk that Commit reported, that List shows or that a
+// Package chunkstore keeps chunks as files in data directories and answers for
+// their safety: a chunk that Commit reported, that List shows or that a
 // Report names survives a power cut, and a file that was only half written is
 // never seen. It knows nothing of networks.
 //
 // Start reading at Store; Writer is the way in, OpenChunk the way out, and
 // Report is how a DataNode tells the NameNodes what has changed.
 //
-// # The data directory
+// A Store is what is held (the ledger), whose it is (the identity), and some
+// volumes. A volume is one data directory: files, a disk and its troubles. The
+// ledger knows which volume has a chunk; no caller needs to.
+//
+// Open finds out which directories are this node's (attach.go) and returns;
+// what lies in them is read in the background (recover.go). Probe finds disks
+// that are in trouble (probe.go), and every task that is done on all volumes
+// gives up waiting for one that hangs (tasks.go).
+//
+// # A data directory
 //
 //	lock            held with flock(2) while a process uses the directory
 //	identity.json   whose directory this is; see Identity
@@ -14,7 +23,9 @@
 //	chunks/00 .. ff chunk files, in the directory named by the low byte of the
 //	                ID; a file's name is the ID as 16 hexadecimal digits
 //	tmp/            chunks being written; emptied at every start
-//	quarantine/     damaged chunk files, named ID-incarnation-number, for people
+//	quarantine/     damaged chunk files and second copies, named
+//	                ID-incarnation-number, for people
+//	trash/          removed chunks, named likewise, for Config.TrashKeep
 //
 // All directories are made, and made durable, before identity.json is written
 // for the first time: a directory without it was never in use.
@@ -39,7 +50,7 @@
 //
 // A file of any other length, or whose ID is not its name, is damaged, and goes
 // into quarantine. One of another format version or block size is of a newer
-// version of DFS-Go, and Open refuses the directory. One that cannot be read
+// version of DFS-Go, and the directory is not used. One that cannot be read
 // says nothing of its content: it stays where it is and is not held.
 //
 // # Order of writing
@@ -48,10 +59,10 @@
 // into its place without replacing anything, fsync the directory, and only
 // then show the chunk to anyone. A failed fsync is final: the kernel may have
 // dropped the pages and will report success when asked again, so the chunk is
-// dropped and the store takes no more chunks until it is opened anew. A disk
+// dropped and the volume takes no more chunks until it is opened anew. A disk
 // that is merely full, or a directory that could not be opened for its fsync,
 // costs only the chunk.
 //
-// Opening fsyncs each directory that has chunks before it believes in them: the
+// Loading fsyncs each directory that has chunks before it believes in them: the
 // last process may have died before it could.
 package chunkstore

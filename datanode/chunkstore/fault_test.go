@@ -47,8 +47,13 @@ func (f *faults) operations() []string {
 
 func faulty(t *testing.T) (*faults, chunkstore.Config, *chunkstore.Store) {
 	t.Helper()
+	return faultyIn(t, t.TempDir())
+}
+
+func faultyIn(t *testing.T, root string) (*faults, chunkstore.Config, *chunkstore.Store) {
+	t.Helper()
 	f := &faults{}
-	c := config(t.TempDir())
+	c := config(root)
 	c.Hook = f.hook
 	return f, c, open(t, c)
 }
@@ -67,7 +72,7 @@ func TestOrderOfWriting(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	checkNoTemp(t, c.Dir)
+	checkNoTemp(t, c.Dirs[0])
 }
 
 // notOpened is the error of an fsync whose directory could not be opened.
@@ -116,7 +121,7 @@ func TestOneFailingOperation(t *testing.T) {
 			checkCode(t, put(s, 2, content(2, 1000)), c.code)
 			f.reset(nil)
 			checkHeldNot(t, s, 2)
-			checkNoTemp(t, config.Dir)
+			checkNoTemp(t, config.Dirs[0])
 			checkHolds(t, s, 1, content(1, 1000)) // reading goes on in any case
 			if r := s.Report(10); !slices.Equal(r.Added, []dfs.ChunkID{1}) {
 				t.Errorf("reported %+v", r)
@@ -144,9 +149,12 @@ func TestOneFailingOperation(t *testing.T) {
 
 // The process may die before any operation. Afterwards every acknowledged chunk
 // is there, nothing is half visible, and everything can be written again.
-func TestDeathAtEachOperation(t *testing.T) {
+func TestDeathAtEachOperation(t *testing.T) { everyLayout(t, testDeathAtEachOperation) }
+
+func testDeathAtEachOperation(t *testing.T, layout string) {
 	for at := 1; ; at++ {
-		f, c, s := faulty(t)
+		root := another(t, layout)
+		f, c, s := faultyIn(t, root)
 		mustPut(t, s, 1, content(1, 100_000))
 		dead := errors.New("the process is dead")
 		f.reset(func(n int, _ chunkstore.Op, _ string) error {
@@ -175,8 +183,8 @@ func TestDeathAtEachOperation(t *testing.T) {
 		if !removed {
 			checkHolds(t, s, 1, content(1, 100_000))
 		}
-		checkNoTemp(t, c.Dir)
-		if n := len(files(t, filepath.Join(c.Dir, "quarantine"))); n != 0 {
+		checkNoTemp(t, root)
+		if n := len(inAll(t, root, "quarantine")); n != 0 {
 			t.Fatalf("death at operation %d: %d files in quarantine", at, n)
 		}
 		if all {
@@ -255,7 +263,7 @@ func TestVerdictOnAReplacedFile(t *testing.T) {
 	}
 	s := open(t, c)
 	mustPut(t, s, 1, data)
-	truncate(t, chunkPath(c.Dir, 1), 500)
+	truncate(t, chunkPath(c.Dirs[0], 1), 500)
 	verdict := make(chan error)
 	go func() { verdict <- s.Verify(1) }()
 	<-reading

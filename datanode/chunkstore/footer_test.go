@@ -3,6 +3,7 @@ package chunkstore
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 
@@ -78,22 +79,17 @@ func TestDecodeFooterRefuses(t *testing.T) {
 // Blocks that are right do not excuse a whole that is not what the namespace
 // was told.
 func TestVerifyComparesTheWhole(t *testing.T) {
-	s, err := Open(Config{Dir: t.TempDir(), NodeID: "dn1", Reserve: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
+	s := openInternal(t, dir)
 	data := []byte("data")
 	f := footer{id: 1, size: 4, crc: dfs.ChecksumOf(data) + 1, blocks: []dfs.Checksum{dfs.ChecksumOf(data)}}
-	if err := os.WriteFile(s.path(1), append(data, f.encode()...), 0o600); err != nil {
+	if err := os.WriteFile(s.volumes[0].path(1), append(data, f.encode()...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = Open(Config{Dir: s.dir, NodeID: "dn1", Reserve: 1}); err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s = openInternal(t, dir)
 	if err := s.Verify(1); dfs.CodeOf(err) != dfs.Corrupt {
 		t.Error(err)
 	}
@@ -116,6 +112,8 @@ func FuzzDecodeFooter(f *testing.F) {
 
 func FuzzDecodeIdentity(f *testing.F) {
 	f.Add([]byte(`{"format":1,"instance":"0123456789abcdef0123456789abcdef","node_id":"dn1","cluster_id":"","incarnation":3}`))
+	f.Add([]byte(`{"format":1,"instance":"0123456789abcdef0123456789abcdef","node_id":"dn1","volume":"0123456789abcdef0123456789abcdee",
+		"volumes":[{"id":"0123456789abcdef0123456789abcdee","dir":"/data1"},{"id":"0123456789abcdef0123456789abcdef","dir":"/data2"}]}`))
 	f.Add([]byte(`{"format":1}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, content []byte) {
@@ -125,6 +123,14 @@ func FuzzDecodeIdentity(f *testing.F) {
 		}
 		if _, err := dfs.ParseNodeID(string(identity.NodeID)); err != nil || len(identity.Instance) != 32 || identity.Format != 1 {
 			t.Fatalf("accepted %q as %+v", content, identity)
+		}
+		if len(identity.Volumes) > MaxDirs || identity.Volume != "" && len(identity.Volume) != 32 {
+			t.Fatalf("accepted %q as %+v", content, identity)
+		}
+		for _, record := range identity.Volumes {
+			if len(record.ID) != 32 || !filepath.IsAbs(record.Dir) {
+				t.Fatalf("accepted %q as %+v", content, identity)
+			}
 		}
 	})
 }

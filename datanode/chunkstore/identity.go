@@ -15,163 +15,181 @@ import (
 const (
 	identityFile    = "identity.json"
 	identityFormat  = 1
-	maxIdentitySize = 64 << 10 // bytes
+	maxIdentitySize = 1 << 20 // bytes: MaxDirs of the longest paths fit
 )
 
-// Identity says whose directory it is. It lives and dies with the directory,
-// so that a copied, emptied or exchanged disk is noticed.
+// Identity says whose directories they are. It lives and dies with them, so
+// that a copied, emptied or exchanged disk is noticed.
 type Identity struct {
 	Format      int           `json:"format"`      // 1
 	Instance    string        `json:"instance"`    // random, 32 hexadecimal digits
-	NodeID      dfs.NodeID    `json:"node_id"`     // the DataNode that the directory belongs to
+	NodeID      dfs.NodeID    `json:"node_id"`     // the DataNode that the directories belong to
 	ClusterID   dfs.ClusterID `json:"cluster_id"`  // "" until the first NameNode answered
-	Incarnation uint64        `json:"incarnation"` // how often the directory was opened
+	Incarnation uint64        `json:"incarnation"` // how often the node was started
 	Term        uint64        `json:"term"`        // the highest under which a NameNode was believed
 }
 
-// Identity returns the identity, with the incarnation that this Open began.
-func (s *Store) Identity() Identity {
-	s.identityMu.Lock()
-	defer s.identityMu.Unlock()
-	return s.identity
+// document is identity.json: the identity, which all directories of a node
+// share, and which of them this one is.
+type document struct {
+	Identity
+	Volume  string         `json:"volume,omitempty"`  // random, 32 hexadecimal digits; "" from an earlier version
+	Volumes []volumeRecord `json:"volumes,omitempty"` // all directories of the node at its last start
 }
 
-// SetClusterID binds the directory to a cluster, durably, the first time. From
-// then on any other cluster is refused as WrongCluster.
+// volumeRecord is a directory that the node has used.
+type volumeRecord struct {
+	ID  string `json:"id"`
+	Dir string `json:"dir"` // absolute
+}
+
+// Identity returns the identity, with the incarnation that this Open began. It
+// never waits for a disk.
+func (s *Store) Identity() Identity { return *s.identity.Load() }
+
+// SetClusterID binds the directories to a cluster, durably, the first time.
+// From then on any other cluster is refused as WrongCluster.
 func (s *Store) SetClusterID(id dfs.ClusterID) error {
-	s.identityMu.Lock()
-	defer s.identityMu.Unlock()
-	switch s.identity.ClusterID {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	bound := s.Identity()
+	switch bound.ClusterID {
 	case id:
 		return nil
 	case "":
 	default:
 		return dfs.Errorf(dfs.WrongCluster, "the data directory %s belongs to cluster %s, the NameNode to cluster %s; correct the NameNode addresses, or use an empty directory",
-			s.dir, s.identity.ClusterID, id)
+			s.volumes[0].dir, bound.ClusterID, id)
 	}
 	if _, err := dfs.ParseClusterID(string(id)); err != nil {
 		return err
 	}
-	bound := s.identity
 	bound.ClusterID = id
-	if err := s.saveIdentity(bound); err != nil {
-		return err
-	}
-	s.identity = bound
-	return nil
+	return s.changeIdentity(bound)
 }
 
 // RaiseTerm notes, durably, that a NameNode was believed under term, so that
 // orders of earlier terms are refused also after a restart. It writes only when
 // the term is new. It fails with Conflict for a term that a later one has
-// replaced, and with Internal when the disk fails.
+// replaced, and with Internal when no disk takes it.
 func (s *Store) RaiseTerm(term uint64) error {
-	s.identityMu.Lock()
-	defer s.identityMu.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	raised := s.Identity()
 	switch {
-	case term == s.identity.Term:
+	case term == raised.Term:
 		return nil
-	case term < s.identity.Term:
-		return dfs.Errorf(dfs.Conflict, "term %d is over: DataNode %s has heard from a leader of term %d", term, s.identity.NodeID, s.identity.Term)
+	case term < raised.Term:
+		return dfs.Errorf(dfs.Conflict, "term %d is over: DataNode %s has heard from a leader of term %d", term, raised.NodeID, raised.Term)
 	}
-	raised := s.identity
 	raised.Term = term
-	if err := s.saveIdentity(raised); err != nil {
-		return err
+	return s.changeIdentity(raised)
+}
+
+// changeIdentity is done when one directory has it: the highest counts at the
+// next start. One that does not take it will be noticed by the probe.
+func (s *Store) changeIdentity(next Identity) error {
+	failure := dfs.Errorf(dfs.Internal, "%s cannot be written: no data directory is in service", identityFile)
+	written := false
+	for _, r := range s.onEach("write "+identityFile, func(v *volume) error { return v.saveIdentity(next, s.records) }) {
+		if r.err != nil {
+			failure = r.err
+			continue
+		}
+		written = true
 	}
-	s.identity = raised
+	if !written {
+		return failure
+	}
+	s.identity.Store(&next)
 	return nil
 }
 
-func (s *Store) saveIdentity(identity Identity) error {
-	content, err := json.MarshalIndent(identity, "", "  ")
+func (v *volume) saveIdentity(identity Identity, records []volumeRecord) error {
+	content, err := json.MarshalIndent(document{identity, v.id, records}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the identity: %w", err)
 	}
-	if err := s.disk.writeFile(filepath.Join(s.dir, identityFile), append(content, '\n')); err != nil {
-		return dfs.Errorf(dfs.Internal, "%s in %s could not be written: %w", identityFile, s.dir, reason(err))
+	if err := v.disk.writeFile(v.identityPath(), append(content, '\n')); err != nil {
+		return dfs.Errorf(dfs.Internal, "%s in %s could not be written: %w", identityFile, v.dir, reason(err))
 	}
-	return nil
-}
-
-// claimDirectory reads or makes the identity and begins a new incarnation.
-func (s *Store) claimDirectory(node dfs.NodeID) error {
-	identity, err := readIdentity(filepath.Join(s.dir, identityFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := s.checkUnused(); err != nil {
-			return err
-		}
-		identity = Identity{Format: identityFormat, Instance: dfs.RandomHex(), NodeID: node}
-	case err != nil:
-		return err
-	case identity.NodeID != node:
-		return dfs.Errorf(dfs.Conflict, "the data directory %s belongs to %s, not to %s; start this DataNode with its own directory, or with -id=%s",
-			s.dir, identity.NodeID, node, identity.NodeID)
-	}
-	identity.Incarnation++
-	if err := s.saveIdentity(identity); err != nil {
-		return err
-	}
-	s.identity = identity
 	return nil
 }
 
 // checkUnused refuses a directory that has chunks but has lost its identity:
 // under a new one they would be taken for another node's.
-func (s *Store) checkUnused() error {
+func (v *volume) checkUnused() error {
+	if _, err := os.Stat(v.identityPath()); !errors.Is(err, fs.ErrNotExist) {
+		return dfs.Errorf(dfs.Conflict, "the data directory %s is being made ready by another process; stop that DataNode, or give this one its own directory", v.dir)
+	}
 	for shard := range shardCount {
-		entries, err := os.ReadDir(s.shardDir(shard))
+		entries, err := os.ReadDir(v.shardDir(shard))
 		if err != nil {
-			return unreadable(s.dir, err)
+			return unreadable(v.dir, err)
 		}
 		if len(entries) > 0 {
-			return dfs.Errorf(dfs.Invalid, "the data directory %s has chunks but no %s; restore that file, or use an empty directory", s.dir, identityFile)
+			return dfs.Errorf(dfs.Invalid, "the data directory %s has chunks but no %s; restore that file, or use an empty directory", v.dir, identityFile)
 		}
 	}
 	return nil
 }
 
-func readIdentity(path string) (Identity, error) {
+func readIdentity(path string) (document, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return Identity{}, err
+			return document{}, err
 		}
-		return Identity{}, unreadable(filepath.Dir(path), err)
+		return document{}, unreadable(filepath.Dir(path), err)
 	}
 	defer f.Close() // only read from
 	content, err := io.ReadAll(io.LimitReader(f, maxIdentitySize))
 	if err != nil {
-		return Identity{}, unreadable(filepath.Dir(path), err)
+		return document{}, unreadable(filepath.Dir(path), err)
 	}
-	identity, err := decodeIdentity(content)
+	found, err := decodeIdentity(content)
 	if err != nil {
-		return Identity{}, dfs.Errorf(dfs.Corrupt, "%s is damaged (%w); restore it, or use an empty data directory", path, err)
+		return document{}, dfs.Errorf(dfs.Corrupt, "%s is damaged (%w); restore it, or use an empty data directory", path, err)
 	}
-	return identity, nil
+	return found, nil
 }
 
-func decodeIdentity(content []byte) (Identity, error) {
-	var identity Identity
-	if err := json.Unmarshal(content, &identity); err != nil {
-		return Identity{}, err
+func decodeIdentity(content []byte) (document, error) {
+	var found document
+	if err := json.Unmarshal(content, &found); err != nil {
+		return document{}, err
 	}
-	if identity.Format != identityFormat {
-		return Identity{}, fmt.Errorf("format %d is not known", identity.Format)
+	if found.Format != identityFormat {
+		return document{}, fmt.Errorf("format %d is not known", found.Format)
 	}
-	if _, err := dfs.ParseNodeID(string(identity.NodeID)); err != nil {
-		return Identity{}, err
+	if _, err := dfs.ParseNodeID(string(found.NodeID)); err != nil {
+		return document{}, err
 	}
-	if _, err := dfs.ParseClusterID(identity.Instance); err != nil { // the same form
-		return Identity{}, errors.New("the instance is not 32 hexadecimal digits")
+	if !isRandomHex(found.Instance) {
+		return document{}, errors.New("the instance is not 32 hexadecimal digits")
 	}
-	if identity.ClusterID != "" {
-		if _, err := dfs.ParseClusterID(string(identity.ClusterID)); err != nil {
-			return Identity{}, err
+	if found.ClusterID != "" {
+		if _, err := dfs.ParseClusterID(string(found.ClusterID)); err != nil {
+			return document{}, err
 		}
 	}
-	return identity, nil
+	if found.Volume != "" && !isRandomHex(found.Volume) {
+		return document{}, errors.New("the volume is not 32 hexadecimal digits")
+	}
+	if len(found.Volumes) > MaxDirs {
+		return document{}, fmt.Errorf("it lists %d volumes, more than %d", len(found.Volumes), MaxDirs)
+	}
+	for _, record := range found.Volumes {
+		if !isRandomHex(record.ID) || !filepath.IsAbs(record.Dir) {
+			return document{}, errors.New("a volume in the list makes no sense")
+		}
+	}
+	return found, nil
+}
+
+func isRandomHex(text string) bool {
+	_, err := dfs.ParseClusterID(text) // the same form
+	return err == nil
 }
 
 // unreadable says why a directory cannot be opened.

@@ -36,7 +36,7 @@ func TestUnreadableAtStart(t *testing.T) {
 					t.Fatal(err)
 				}
 				f.reset(func(_ int, o chunkstore.Op, path string) error {
-					if o == op && path == chunkPath(c.Dir, 1) {
+					if o == op && path == chunkPath(c.Dirs[0], 1) {
 						return &os.PathError{Op: "open", Path: path, Err: errno}
 					}
 					return nil
@@ -51,12 +51,12 @@ func TestUnreadableAtStart(t *testing.T) {
 					if err := s.Close(); err != nil {
 						t.Fatal(err)
 					}
-				} else if s, err := chunkstore.Open(c); err == nil {
+				} else if s, err := tryOpen(c); err == nil {
 					t.Error("opened")
 					_ = s.Close() // the failure is told already
 				}
 				f.reset(nil)
-				checkQuarantine(t, c.Dir, 0)
+				checkQuarantine(t, c.Dirs[0], 0)
 				s = open(t, c)
 				checkHolds(t, s, 1, content(1, 1000))
 				checkHolds(t, s, 2, content(2, 1000))
@@ -89,27 +89,27 @@ func TestNewerFormat(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			before, err := os.ReadFile(chunkPath(c.Dir, 1))
+			before, err := os.ReadFile(chunkPath(c.Dirs[0], 1))
 			if err != nil {
 				t.Fatal(err)
 			}
 			changed := change(bytes.Clone(before))
-			write(t, chunkPath(c.Dir, 1), changed)
-			if s, err := chunkstore.Open(c); dfs.CodeOf(err) != dfs.Conflict || !strings.Contains(err.Error(), "was written by a newer version of DFS-Go; start that version") {
+			write(t, chunkPath(c.Dirs[0], 1), changed)
+			if s, err := tryOpen(c); dfs.CodeOf(err) != dfs.Conflict || !strings.Contains(err.Error(), "was written by a newer version of DFS-Go; start that version") {
 				t.Errorf("%v", err)
 				if err == nil {
 					_ = s.Close() // the failure is told already
 				}
 			}
-			checkQuarantine(t, c.Dir, 0)
-			if after, err := os.ReadFile(chunkPath(c.Dir, 1)); err != nil || !bytes.Equal(after, changed) {
+			checkQuarantine(t, c.Dirs[0], 0)
+			if after, err := os.ReadFile(chunkPath(c.Dirs[0], 1)); err != nil || !bytes.Equal(after, changed) {
 				t.Errorf("the file was touched: %v", err)
 			}
-			write(t, chunkPath(c.Dir, 1), before)
+			write(t, chunkPath(c.Dirs[0], 1), before)
 			before[version] = 2 // and nothing else: it has rotted
-			write(t, chunkPath(c.Dir, 1), before)
+			write(t, chunkPath(c.Dirs[0], 1), before)
 			checkHeldNot(t, open(t, c), 1)
-			checkQuarantine(t, c.Dir, 1)
+			checkQuarantine(t, c.Dirs[0], 1)
 		})
 	}
 }

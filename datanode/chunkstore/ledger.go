@@ -44,6 +44,7 @@ type entry struct {
 	size       int64
 	crc        dfs.Checksum
 	generation uint64 // tells this file from an earlier one with the same ID
+	volume     *volume
 }
 
 // change is news about one chunk. Only the latest state counts, and the ledger
@@ -66,6 +67,7 @@ type ledger struct {
 	held    btree.Map[dfs.ChunkID, entry]
 	used    int64 // bytes of data
 	digest  dfs.Digest
+	on      map[*volume]tally // what each volume has of it
 	pending btree.Map[dfs.ChunkID, change]
 
 	// The set as the last acknowledged report left it.
@@ -75,20 +77,54 @@ type ledger struct {
 	open *Report // sent, neither acknowledged nor put back
 }
 
+type tally struct {
+	count int64
+	used  int64 // bytes of data
+}
+
 // begin counts everything held so far as reported: what a node had when it
-// stopped, the NameNodes know, and the digest shows where they do not.
+// stopped, the NameNodes know, and the digest shows where they do not. Reports
+// of before, which were empty, do not count.
 func (l *ledger) begin() {
 	l.pending.Clear()
+	l.open = nil
 	l.reportedCount, l.reportedDigest = int64(l.held.Len()), l.digest
 }
 
 func (l *ledger) add(id dfs.ChunkID, e entry) {
 	old, had := l.held.Set(id, e)
 	l.used += e.size - old.size
-	if !had {
+	if had {
+		l.tally(old, -1)
+	} else {
 		l.digest = l.digest.Add(id)
 	}
+	l.tally(e, 1)
 	l.note(id, change{reported: had})
+}
+
+func (l *ledger) tally(e entry, sign int64) {
+	if l.on == nil {
+		l.on = make(map[*volume]tally)
+	}
+	t := l.on[e.volume]
+	t.count, t.used = t.count+sign, t.used+sign*e.size
+	l.on[e.volume] = t
+}
+
+// removeAll removes what is on a volume, and returns how much that was.
+func (l *ledger) removeAll(v *volume) int {
+	var list []dfs.ChunkID
+	l.held.Scan(func(id dfs.ChunkID, e entry) bool {
+		if e.volume == v {
+			list = append(list, id)
+		}
+		return true
+	})
+	for _, id := range list {
+		l.remove(id)
+	}
+	return len(list)
 }
 
 func (l *ledger) remove(id dfs.ChunkID) bool { return l.drop(id, change{reported: true}) }
@@ -102,6 +138,7 @@ func (l *ledger) drop(id dfs.ChunkID, c change) bool {
 	e, had := l.held.Delete(id)
 	if had {
 		l.used -= e.size
+		l.tally(e, -1)
 		l.digest = l.digest.Remove(id)
 		l.note(id, c)
 	}

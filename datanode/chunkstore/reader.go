@@ -2,7 +2,6 @@ package chunkstore
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -18,6 +17,7 @@ type Chunk struct {
 
 	blocks     []dfs.Checksum
 	generation uint64
+	volume     *volume
 }
 
 // Close closes the file.
@@ -29,24 +29,22 @@ func (c *Chunk) Blocks() []dfs.Checksum { return c.blocks }
 
 // OpenChunk opens a chunk for reading. The footer is checked, the data is not.
 // It fails with NotFound when the chunk is not held, Corrupt when it turns out
-// to be damaged, which puts it into quarantine, and Internal when the disk
-// fails.
+// to be damaged, which puts it into quarantine, Internal when the disk fails,
+// and else like Ready.
 func (s *Store) OpenChunk(id dfs.ChunkID) (*Chunk, error) {
-	e, ok := s.entry(id)
-	if !ok {
-		return nil, notHeld(id)
+	e, err := s.entry(id)
+	if err != nil {
+		return nil, err
 	}
-	f, err := s.disk.open(s.path(id))
+	f, err := e.volume.disk.open(e.volume.path(id))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := s.quarantine(id, e.generation, "the file has vanished"); err != nil {
-			return nil, err // removed meanwhile
-		}
-		return nil, damaged(id, errors.New("the file has vanished"))
+		return nil, s.fileVanished(id, e)
 	case err != nil:
+		s.readFailed(e.volume, id, err)
 		return nil, readError(id, err)
 	}
-	c := &Chunk{Info: Info{ID: id, Size: e.size, CRC32C: e.crc}, File: f, generation: e.generation}
+	c := &Chunk{Info: Info{ID: id, Size: e.size, CRC32C: e.crc}, File: f, generation: e.generation, volume: e.volume}
 	if err := s.checkFooter(c); err != nil {
 		_ = f.Close() // only read from
 		return nil, err
@@ -54,8 +52,19 @@ func (s *Store) OpenChunk(id dfs.ChunkID) (*Chunk, error) {
 	return c, nil
 }
 
+// fileVanished tells what it means that a chunk has no file.
+func (s *Store) fileVanished(id dfs.ChunkID, e entry) error {
+	if !s.stillThere(e.volume) {
+		return notHeld(id)
+	}
+	if err := s.quarantine(id, e.generation, "the file has vanished"); err != nil {
+		return err // removed meanwhile
+	}
+	return damaged(id, errors.New("the file has vanished"))
+}
+
 func (s *Store) checkFooter(c *Chunk) error {
-	foot, err := s.readFooter(c.File)
+	foot, err := c.volume.readFooter(c.File)
 	if err == nil && (Info{foot.id, foot.size, foot.crc}) != c.Info {
 		err = damage("the footer is that of another chunk")
 	}
@@ -64,21 +73,23 @@ func (s *Store) checkFooter(c *Chunk) error {
 	case errors.As(err, &bad), errors.Is(err, errNewer): // the format was known when the store was opened
 		return s.condemn(c, err)
 	case err != nil:
+		s.readFailed(c.volume, c.ID, err)
 		return readError(c.ID, err)
 	}
+	c.volume.readWell()
 	c.blocks = foot.blocks
 	return nil
 }
 
 // readFooter reads and checks the footer. It fails like decodeFooter, or with
 // the error of the disk.
-func (s *Store) readFooter(f *os.File) (footer, error) {
+func (v *volume) readFooter(f *os.File) (footer, error) {
 	stat, err := f.Stat()
 	if err != nil {
 		return footer{}, err
 	}
 	tail := make([]byte, min(stat.Size(), maxFooterSize))
-	switch err := s.disk.readAt(f, tail, stat.Size()-int64(len(tail))); {
+	switch err := v.disk.readAt(f, tail, stat.Size()-int64(len(tail))); {
 	case errors.Is(err, io.EOF):
 		return footer{}, damage("the file has become shorter")
 	case err != nil:
@@ -95,23 +106,14 @@ func (s *Store) Verify(id dfs.ChunkID) error {
 		return err
 	}
 	defer c.Close() // only read from
-	buffer := make([]byte, min(c.Size, dfs.BlockSize))
-	var whole dfs.Checksum
-	for i, want := range c.blocks {
-		offset := int64(i) * dfs.BlockSize
-		block := buffer[:min(dfs.BlockSize, c.Size-offset)]
-		switch err := s.disk.readAt(c.File, block, offset); {
-		case errors.Is(err, io.EOF):
-			return s.condemn(c, errors.New("the file has become shorter"))
-		case err != nil:
-			return readError(id, err)
-		case dfs.ChecksumOf(block) != want:
-			return s.condemn(c, fmt.Errorf("the block at byte %d is not what was written", offset))
-		}
-		whole = whole.Update(block)
-	}
-	if whole != c.CRC32C {
-		return s.condemn(c, errors.New("the checksum of the whole is wrong"))
+	err = c.volume.checkBlocks(c.File, footer{id: id, size: c.Size, crc: c.CRC32C, blocks: c.blocks})
+	var bad damage
+	switch {
+	case errors.As(err, &bad):
+		return s.condemn(c, err)
+	case err != nil:
+		s.readFailed(c.volume, id, err)
+		return readError(id, err)
 	}
 	return nil
 }

@@ -1,73 +1,158 @@
 package chunkstore
 
 import (
+	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
-// recoverers is how many directories are examined at once: enough to keep a
-// disk busy, few enough for a small machine.
-const recoverers = 8
+// recoverers is how many directories of a volume are examined at once. It is
+// more than a processor has use for: what takes the time at a cold start is
+// waiting for the disk, which answers many questions faster than one.
+const recoverers = 32
 
-// recover builds the index from the files' names and footers. Their data is
-// not read: that would take hours.
-func (s *Store) recover() error {
-	if err := s.emptyTemp(); err != nil {
-		return err
+// volumeContent is what a volume was found to have.
+type volumeContent struct {
+	volume *volume
+	held   map[dfs.ChunkID]Info
+	lost   []dfs.ChunkID
+}
+
+// load reads the directories. It is what Loaded waits for.
+func (s *Store) load(ctx context.Context) {
+	defer close(s.loaded)
+	contents, err := s.examineAll(ctx)
+	if err == nil {
+		err = s.settleDuplicates(ctx, contents)
 	}
-	var group errgroup.Group
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case ctx.Err() != nil: // Close has said what is to be said
+	case err != nil:
+		s.unready = err
+	default:
+		s.takeIn(contents)
+		s.unready = nil
+		s.Hurry()
+	}
+}
+
+// examineAll examines all volumes at once. One that cannot be read is taken
+// out of service; an error means that the process has no way on.
+func (s *Store) examineAll(ctx context.Context) ([]volumeContent, error) {
+	var group sync.WaitGroup
+	contents := make([]volumeContent, len(s.volumes))
+	errs := make([]error, len(s.volumes))
+	for i, v := range s.volumes {
+		contents[i].volume = v
+		if v.serves() {
+			group.Go(func() { contents[i], errs[i] = v.examineAll(ctx) })
+		}
+	}
+	group.Wait()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	var failure error
+	for i, v := range s.volumes {
+		if isShortage(errs[i]) {
+			return nil, errs[i] // of the process: the disk may be well
+		}
+		if errs[i] != nil {
+			failure = errs[i]
+		}
+		if errs[i] != nil && len(s.volumes) > 1 {
+			s.lose(v, errs[i])
+			contents[i] = volumeContent{volume: v}
+		}
+	}
+	for _, v := range s.volumes {
+		if v.serves() && (failure == nil || len(s.volumes) > 1) {
+			return contents, nil
+		}
+	}
+	if failure == nil {
+		failure = s.volumes[0].writable()
+	}
+	return nil, failure
+}
+
+// takeIn is called under the lock.
+func (s *Store) takeIn(contents []volumeContent) {
+	for _, content := range contents {
+		if !content.volume.serves() {
+			continue
+		}
+		for id, info := range content.held {
+			s.generation++
+			s.ledger.add(id, entry{size: info.Size, crc: info.CRC32C, generation: s.generation, volume: content.volume})
+		}
+	}
+	s.ledger.begin()
+	for _, content := range contents {
+		for _, id := range content.lost {
+			if _, held := s.ledger.held.Get(id); !held { // no other volume has it
+				s.ledger.lost(id)
+			}
+		}
+		if v := content.volume; v.serves() {
+			v.log.Info("the data directory is open", "chunks", len(content.held), "bytes", s.ledger.on[v].used, "quarantined", len(content.lost))
+		}
+	}
+}
+
+func (v *volume) emptyTemp() error {
+	entries, err := os.ReadDir(v.tempDir())
+	if err != nil {
+		return unreadable(v.dir, err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(v.tempDir(), e.Name())
+		if e.IsDir() {
+			v.log.Warn("this is not a temporary chunk and is left alone", "path", path)
+			continue
+		}
+		if err := v.disk.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return unreadable(v.dir, err)
+		}
+	}
+	return nil
+}
+
+// examineAll builds the index of a volume from the files' names and footers.
+// Their data is not read: that would take hours.
+func (v *volume) examineAll(ctx context.Context) (volumeContent, error) {
+	content := volumeContent{volume: v, held: make(map[dfs.ChunkID]Info)}
+	if err := v.findTrash(); err != nil {
+		return content, err
+	}
+	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(recoverers)
 	shards := make([]shardContent, shardCount)
 	for shard := range shardCount {
 		group.Go(func() (err error) {
-			shards[shard], err = s.examineShard(shard)
+			shards[shard], err = v.examineShard(ctx, shard)
 			return err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return content, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lost := 0
-	for _, content := range shards {
-		for _, info := range content.held {
-			s.generation++
-			s.ledger.add(info.ID, entry{size: info.Size, crc: info.CRC32C, generation: s.generation})
+	for _, shard := range shards {
+		for _, info := range shard.held {
+			content.held[info.ID] = info
 		}
-		lost += len(content.lost)
+		content.lost = append(content.lost, shard.lost...)
 	}
-	s.ledger.begin()
-	for _, content := range shards {
-		for _, id := range content.lost {
-			s.ledger.lost(id)
-		}
-	}
-	s.log.Info("the data directory is open", "dir", s.dir, "chunks", s.ledger.held.Len(), "bytes", s.ledger.used, "quarantined", lost)
-	return nil
-}
-
-func (s *Store) emptyTemp() error {
-	entries, err := os.ReadDir(s.tempDir())
-	if err != nil {
-		return unreadable(s.dir, err)
-	}
-	for _, e := range entries {
-		path := filepath.Join(s.tempDir(), e.Name())
-		if e.IsDir() {
-			s.log.Warn("this is not a temporary chunk and is left alone", "path", path)
-			continue
-		}
-		if err := s.disk.remove(path); err != nil {
-			return unreadable(s.dir, err)
-		}
-	}
-	return nil
+	return content, nil
 }
 
 type shardContent struct {
@@ -75,31 +160,34 @@ type shardContent struct {
 	lost []dfs.ChunkID
 }
 
-func (s *Store) examineShard(shard int) (shardContent, error) {
+func (v *volume) examineShard(ctx context.Context, shard int) (shardContent, error) {
 	var content shardContent
-	entries, err := os.ReadDir(s.shardDir(shard))
+	entries, err := os.ReadDir(v.shardDir(shard))
 	if err != nil {
-		return content, unreadable(s.dir, err)
+		return content, unreadable(v.dir, err)
 	}
 	if len(entries) > 0 {
 		// The last process may have died between a rename and its fsync. Such a
 		// chunk would be reported, and a repeated PUT of it acknowledged.
-		if err := s.disk.syncDir(s.shardDir(shard)); err != nil {
-			return content, unreadable(s.dir, err)
+		if err := v.disk.syncDir(v.shardDir(shard)); err != nil {
+			return content, unreadable(v.dir, err)
 		}
 	}
 	for _, e := range entries {
+		if ctx.Err() != nil {
+			return content, ctx.Err()
+		}
 		id, err := dfs.ParseChunkID(e.Name())
 		if err != nil || shardOf(id) != shard || !e.Type().IsRegular() {
-			s.log.Warn("this is not a chunk and is left alone", "path", filepath.Join(s.shardDir(shard), e.Name()))
+			v.log.Warn("this is not a chunk and is left alone", "path", filepath.Join(v.shardDir(shard), e.Name()))
 			continue
 		}
-		info, err := s.examine(id)
+		info, err := v.examine(id)
 		if err == nil {
 			content.held = append(content.held, info)
 			continue
 		}
-		damaged, err := s.judge(id, err)
+		damaged, err := v.judge(id, err)
 		if err != nil {
 			return content, err
 		}
@@ -111,28 +199,29 @@ func (s *Store) examineShard(shard int) (shardContent, error) {
 }
 
 // judge deals with a file that could not be examined. Only what its content
-// says condemns it, and an error means that the store cannot be opened now.
-func (s *Store) judge(id dfs.ChunkID, why error) (damaged bool, err error) {
+// says condemns it, and an error means that the volume cannot be used now.
+func (v *volume) judge(id dfs.ChunkID, why error) (damaged bool, err error) {
 	var bad damage
 	switch {
 	case errors.As(why, &bad):
-		return true, s.moveAway(id, why.Error())
+		v.log.Error("a damaged chunk goes into quarantine", "chunk", id, "why", why)
+		return true, v.moveAway(id)
 	case errors.Is(why, errNewer):
-		return false, dfs.Errorf(dfs.Conflict, "the chunk file %s %w; start that version", s.path(id), why)
+		return false, dfs.Errorf(dfs.Conflict, "the chunk file %s %w; start that version", v.path(id), why)
 	case isUnreadable(why):
-		s.log.Error("a chunk cannot be read from the disk and is not offered; its file stays where it is", "chunk", id, "path", s.path(id), "error", why)
+		v.log.Error("a chunk cannot be read from the disk and is not offered; its file stays where it is", "chunk", id, "path", v.path(id), "error", why)
 		return false, nil
 	}
-	return false, unreadable(s.dir, why)
+	return false, unreadable(v.dir, why)
 }
 
-func (s *Store) examine(id dfs.ChunkID) (Info, error) {
-	f, err := s.disk.open(s.path(id))
+func (v *volume) examine(id dfs.ChunkID) (Info, error) {
+	f, err := v.disk.open(v.path(id))
 	if err != nil {
 		return Info{}, err
 	}
 	defer f.Close() // only read from
-	foot, err := s.readFooter(f)
+	foot, err := v.readFooter(f)
 	if err != nil {
 		return Info{}, err
 	}

@@ -2,7 +2,6 @@ package chunkstore
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 
@@ -12,33 +11,46 @@ import (
 // Neither way of removing is followed by an fsync: a chunk that a power cut
 // brings back is reported like any other, and judged again.
 
-// Remove deletes a chunk. It fails with NotFound when it is not held.
+// Remove takes a chunk out of what is held and moves its file into the trash.
+// It fails with NotFound when the chunk is not held, Internal when the disk
+// refuses, and else like Ready.
 func (s *Store) Remove(id dfs.ChunkID) error {
 	release := s.claim(id)
 	defer release()
+	e, err := s.entry(id)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
-	e, _ := s.ledger.held.Get(id)
 	removed := s.ledger.remove(id)
 	s.mu.Unlock()
 	if !removed {
-		return notHeld(id)
+		return notHeld(id) // its directory went out of service this moment
 	}
-	err := s.disk.remove(s.path(id))
+	err = e.volume.throwAway(id, e.size, s.keep)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	s.mu.Lock()
-	s.ledger.add(id, e) // it is still there
-	s.mu.Unlock()
+	s.restore(id, e)
 	return dfs.Errorf(dfs.Internal, "chunk %s could not be removed: %w", id, reason(err))
 }
 
+// restore puts a chunk back into the index whose file is still there.
+func (s *Store) restore(id dfs.ChunkID, e entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.volume.serves() {
+		s.ledger.add(id, e)
+	}
+}
+
 // Quarantine takes a damaged chunk out of service and keeps the file for
-// people. It fails with NotFound when the chunk is not held.
+// people. It fails with NotFound when the chunk is not held, and else like
+// Ready.
 func (s *Store) Quarantine(id dfs.ChunkID, why string) error {
-	e, ok := s.entry(id)
-	if !ok {
-		return notHeld(id)
+	e, err := s.entry(id)
+	if err != nil {
+		return err
 	}
 	return s.quarantine(id, e.generation, why)
 }
@@ -56,13 +68,13 @@ func (s *Store) quarantine(id dfs.ChunkID, generation uint64, why string) error 
 	s.ledger.condemn(id) // whatever becomes of the file
 	s.mu.Unlock()
 	s.Hurry()
-	return s.moveAway(id, why)
+	e.volume.log.Error("a damaged chunk goes into quarantine", "chunk", id, "why", why)
+	return e.volume.moveAway(id)
 }
 
-func (s *Store) moveAway(id dfs.ChunkID, why string) error {
-	s.log.Error("a damaged chunk goes into quarantine", "chunk", id, "why", why)
-	name := fmt.Sprintf("%s-%d-%d", id, s.Identity().Incarnation, s.nextBad.Add(1))
-	err := s.disk.replace(s.path(id), filepath.Join(s.quarantineDir(), name))
+// moveAway puts the file of a chunk into quarantine.
+func (v *volume) moveAway(id dfs.ChunkID) error {
+	err := v.disk.replace(v.path(id), filepath.Join(v.quarantineDir(), v.newName(id)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return dfs.Errorf(dfs.Internal, "chunk %s could not be put into quarantine: %w", id, reason(err))
 	}

@@ -35,24 +35,58 @@ type scrubDocument struct {
 	ScrubState
 }
 
-// LoadScrub returns the state that was saved last. It fails with Corrupt when
-// the file makes no sense; nothing is lost with it but the position.
+// LoadScrub returns the state that was saved last, in whichever directory. It
+// fails with Corrupt when a file makes no sense and there is no other; nothing
+// is lost with it but the position.
 func (s *Store) LoadScrub() (ScrubState, error) {
-	f, err := os.Open(filepath.Join(s.dir, scrubFile))
+	var newest ScrubState
+	var failure error
+	for _, v := range s.volumes {
+		if !v.answers() {
+			continue
+		}
+		state, err := v.loadScrub()
+		if err != nil {
+			failure = err
+			continue
+		}
+		if state.after(newest) {
+			newest = state
+		}
+	}
+	if newest != (ScrubState{}) {
+		return newest, nil
+	}
+	return ScrubState{}, failure
+}
+
+// after tells whether a state is a later one than another.
+func (s ScrubState) after(other ScrubState) bool {
+	if !s.Started.Equal(other.Started) {
+		return s.Started.After(other.Started)
+	}
+	if s.Done != other.Done {
+		return s.Done
+	}
+	return s.After > other.After
+}
+
+func (v *volume) loadScrub() (ScrubState, error) {
+	f, err := os.Open(filepath.Join(v.dir, scrubFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return ScrubState{}, nil
 	}
 	if err != nil {
-		return ScrubState{}, unreadable(s.dir, err)
+		return ScrubState{}, unreadable(v.dir, err)
 	}
 	defer f.Close() // only read from
 	content, err := io.ReadAll(io.LimitReader(f, maxScrubSize))
 	if err != nil {
-		return ScrubState{}, unreadable(s.dir, err)
+		return ScrubState{}, unreadable(v.dir, err)
 	}
 	state, err := decodeScrub(content)
 	if err != nil {
-		return ScrubState{}, dfs.Errorf(dfs.Corrupt, "%s in %s is damaged (%w); it begins anew", scrubFile, s.dir, err)
+		return ScrubState{}, dfs.Errorf(dfs.Corrupt, "%s in %s is damaged (%w); it begins anew", scrubFile, v.dir, err)
 	}
 	return state, nil
 }
@@ -72,15 +106,22 @@ func decodeScrub(content []byte) (ScrubState, error) {
 	return state, nil
 }
 
-// SaveScrub replaces the saved state durably. It fails with Internal when the
-// disk does.
+// SaveScrub replaces the saved state durably, in the first directory that
+// takes it. It fails with Internal when none does.
 func (s *Store) SaveScrub(state ScrubState) error {
 	content, err := json.MarshalIndent(scrubDocument{Format: scrubFormat, ScrubState: state}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the state of the scrubber: %w", err)
 	}
-	if err := s.disk.writeFile(filepath.Join(s.dir, scrubFile), append(content, '\n')); err != nil {
-		return dfs.Errorf(dfs.Internal, "%s in %s could not be written: %w", scrubFile, s.dir, reason(err))
+	failure := dfs.Errorf(dfs.Internal, "%s cannot be written: no data directory is in service", scrubFile)
+	for _, v := range s.volumes {
+		if !v.answers() {
+			continue
+		}
+		if err = v.disk.writeFile(filepath.Join(v.dir, scrubFile), append(content, '\n')); err == nil {
+			return nil
+		}
+		failure = dfs.Errorf(dfs.Internal, "%s in %s could not be written: %w", scrubFile, v.dir, reason(err))
 	}
-	return nil
+	return failure
 }

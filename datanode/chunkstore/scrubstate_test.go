@@ -11,10 +11,14 @@ import (
 
 func openInternal(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := Open(Config{Dir: dir, NodeID: "dn1", Reserve: 1})
+	s, err := Open(Config{Dirs: []string{dir}, NodeID: "dn1", Reserve: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := s.WaitLoaded(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-s.Urgent() // that it is loaded is news
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -137,7 +141,7 @@ func TestUrgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(true)
-	if err := os.Remove(s.path(2)); err != nil {
+	if err := os.Remove(s.volumes[0].path(2)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Verify(2); dfs.CodeOf(err) != dfs.Corrupt {

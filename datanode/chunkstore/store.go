@@ -1,145 +1,157 @@
 package chunkstore
 
 import (
+	"context"
 	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"golang.org/x/sys/unix"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
-const shardCount = 256
+// MaxDirs is how many data directories a store can have.
+const MaxDirs = 64
 
 // Config says where a store is and whose it is.
 type Config struct {
-	Dir     string     // made when missing
-	NodeID  dfs.NodeID // a directory serves the node that it was made for
-	Reserve int64      // bytes of the disk that stay free; 0: the larger of 128 MiB and 1 %
-	Hook    Hook       // nil outside tests
-	Logger  hclog.Logger
+	Dirs      []string      // 1 to MaxDirs data directories; made when missing
+	NodeID    dfs.NodeID    // a directory serves the node that it was made for
+	Reserve   int64         // bytes of each disk that stay free; 0: the larger of 128 MiB and 1 %
+	TrashKeep time.Duration // how long removed chunks stay in the trash; 0 removes them at once
+	Hook      Hook          // nil outside tests
+	Logger    hclog.Logger
 }
 
-// Store is one data directory. Its methods may be called concurrently.
+// Store keeps chunks in some data directories, its volumes. Its methods may be
+// called concurrently.
 type Store struct {
-	dir     string
-	reserve int64
-	disk    disk
+	volumes []*volume // in the configured order, those out of service included
+	keep    time.Duration
 	log     hclog.Logger
-	lock    *os.File
 
-	identityMu sync.Mutex
-	identity   Identity
+	changing sync.Mutex // one change of the identity at a time
+	identity atomic.Pointer[Identity]
+	records  []volumeRecord // all volumes, for identity.json
 
 	mu         sync.Mutex // guards what follows; never held during I/O
 	ledger     ledger
 	generation uint64
 	claims     map[dfs.ChunkID]chan struct{} // IDs whose file is being changed
-	failure    error                         // why nothing is written any more
+	unready    error                         // why chunks cannot be asked for yet, or at all
 
 	urgent chan struct{} // holds one when there is news that should not wait
 
-	allocation sync.Mutex // one Create at a time asks for space and takes it
-	shards     [shardCount]syncGroup
-	nextTemp   atomic.Uint64
-	nextBad    atomic.Uint64
+	loaded     chan struct{} // closed when the directories have been read
+	stop       context.CancelFunc
+	background sync.WaitGroup
+	probing    sync.Mutex // one Probe at a time
+	emptying   sync.Mutex // one EmptyTrash at a time
 }
 
-// Open takes possession of a data directory, makes it ready if it is new, and
-// finds out what it holds. It fails with Conflict when the directory is another
-// node's, in use or of a newer version, Corrupt when its identity is damaged,
+// Open takes possession of the data directories, makes them ready if they are
+// new, and begins to find out what they hold: see Loaded. A directory that has
+// lost its content, a disk that is not mounted for instance, is left out of
+// service as long as another one serves. Open fails with Conflict when a
+// directory is another node's or in use, Corrupt when its identity is damaged,
 // Internal when files or memory are short, and Invalid when it cannot be read
 // or written.
 func Open(config Config) (*Store, error) {
-	if _, err := dfs.ParseNodeID(string(config.NodeID)); err != nil {
+	if err := config.check(); err != nil {
 		return nil, err
-	}
-	if config.Dir == "" || config.Reserve < 0 {
-		return nil, dfs.Errorf(dfs.Invalid, "a data directory and a reserve of at least 0 bytes are needed")
 	}
 	if config.Logger == nil {
 		config.Logger = hclog.NewNullLogger()
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{
-		dir:     config.Dir,
-		reserve: config.Reserve,
-		disk:    disk{config.Hook},
+		keep:    config.TrashKeep,
 		log:     config.Logger.Named("chunkstore"),
 		claims:  make(map[dfs.ChunkID]chan struct{}),
+		unready: dfs.Errorf(dfs.Unavailable, "this DataNode is still reading its directories; try again in a moment"),
 		urgent:  make(chan struct{}, 1),
+		loaded:  make(chan struct{}),
+		stop:    cancel,
+	}
+	for _, dir := range config.Dirs {
+		s.volumes = append(s.volumes, newVolume(dir, config, s.log))
 	}
 	if err := s.open(config.NodeID); err != nil {
+		close(s.loaded)
 		return nil, errors.Join(err, s.Close())
 	}
+	s.background.Go(func() { s.load(ctx) })
 	return s, nil
 }
 
-func (s *Store) open(node dfs.NodeID) error {
-	if err := s.makeDataDir(); err != nil {
-		return unreadable(s.dir, err)
-	}
-	if err := s.takeLock(); err != nil {
+func (c Config) check() error {
+	if _, err := dfs.ParseNodeID(string(c.NodeID)); err != nil {
 		return err
 	}
-	if err := s.makeDirectories(); err != nil {
-		return err
+	if c.Reserve < 0 || c.TrashKeep < 0 {
+		return dfs.Errorf(dfs.Invalid, "neither the reserve nor the time in the trash can be negative")
 	}
-	if err := s.claimDirectory(node); err != nil {
-		return err
+	if len(c.Dirs) == 0 || len(c.Dirs) > MaxDirs {
+		return dfs.Errorf(dfs.Invalid, "%d data directories are given: 1 to %d are possible", len(c.Dirs), MaxDirs)
 	}
-	return s.recover()
-}
-
-// Close gives the directory free for another process. Writers must be done.
-func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.failure == nil {
-		s.failure = dfs.Errorf(dfs.Unavailable, "the chunk store is closed")
+	seen := make(map[string]bool)
+	for _, dir := range c.Dirs {
+		if dir == "" {
+			return dfs.Errorf(dfs.Invalid, "a data directory has no name")
+		}
+		path, err := filepath.Abs(dir)
+		if err != nil {
+			return unreadable(dir, err)
+		}
+		if seen[path] {
+			return dfs.Errorf(dfs.Invalid, "the data directory %s is given twice", dir)
+		}
+		seen[path] = true
 	}
-	lock := s.lock
-	s.lock = nil
-	s.mu.Unlock()
-	if lock == nil {
-		return nil
-	}
-	return lock.Close()
-}
-
-func (s *Store) takeLock() error {
-	lock, err := os.OpenFile(filepath.Join(s.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return unreadable(s.dir, err)
-	}
-	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		_ = lock.Close() // nothing was written to it
-		return dfs.Errorf(dfs.Conflict, "the data directory %s is in use by another process; stop that DataNode, or give this one its own directory", s.dir)
-	}
-	if err != nil {
-		_ = lock.Close() // nothing was written to it
-		return unreadable(s.dir, err)
-	}
-	s.lock = lock
 	return nil
 }
 
-func (s *Store) chunksDir() string     { return filepath.Join(s.dir, "chunks") }
-func (s *Store) tempDir() string       { return filepath.Join(s.dir, "tmp") }
-func (s *Store) quarantineDir() string { return filepath.Join(s.dir, "quarantine") }
-
-func (s *Store) shardDir(shard int) string {
-	return filepath.Join(s.chunksDir(), fmt.Sprintf("%02x", shard))
+// Close gives the directories free for other processes. It waits for what
+// runs in the background; writers must be done.
+func (s *Store) Close() error {
+	s.stop()
+	s.mu.Lock()
+	s.unready = errClosed()
+	s.mu.Unlock()
+	s.background.Wait()
+	var err error
+	for _, v := range s.volumes {
+		err = errors.Join(err, v.unlock())
+	}
+	return err
 }
 
-func shardOf(id dfs.ChunkID) int { return int(id & (shardCount - 1)) }
+func errClosed() error { return dfs.Errorf(dfs.Unavailable, "the chunk store is closed") }
 
-func (s *Store) path(id dfs.ChunkID) string {
-	return filepath.Join(s.shardDir(shardOf(id)), id.String())
+// Loaded returns a channel that is closed when the directories have been read,
+// or cannot be: Ready tells.
+func (s *Store) Loaded() <-chan struct{} { return s.loaded }
+
+// Ready tells why chunks cannot be asked for: nil when they can, Unavailable
+// while the directories are being read and after Close, and else why reading
+// them has failed, as Open would say it. Until then nothing is reported.
+func (s *Store) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unready
+}
+
+// WaitLoaded waits until the directories have been read or ctx ends, and
+// returns what Ready says then.
+func (s *Store) WaitLoaded(ctx context.Context) error {
+	select {
+	case <-s.loaded:
+	case <-ctx.Done():
+	}
+	return s.Ready()
 }
 
 // claim waits until nobody else changes the file of a chunk, and keeps others
@@ -166,33 +178,26 @@ func (s *Store) claim(id dfs.ChunkID) (release func()) {
 	}
 }
 
-// fail ends writing for good.
-func (s *Store) fail(what string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.failure != nil {
-		return
-	}
-	s.failure = dfs.Errorf(dfs.Internal, "the disk of this DataNode has failed (%s: %w); it takes no new chunks until it is repaired and restarted", what, reason(err))
-	s.log.Error("the disk has failed; no chunk is written any more", "dir", s.dir, "operation", what, "error", err)
-}
-
-func (s *Store) failed() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failure
-}
-
-// Stat tells what is held under an ID.
+// Stat tells what is held under an ID: nothing before Ready.
 func (s *Store) Stat(id dfs.ChunkID) (Info, bool) {
-	e, ok := s.entry(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e, ok := s.ledger.held.Get(id)
 	return Info{ID: id, Size: e.size, CRC32C: e.crc}, ok
 }
 
-func (s *Store) entry(id dfs.ChunkID) (entry, bool) {
+// entry fails like Ready, and with NotFound.
+func (s *Store) entry(id dfs.ChunkID) (entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ledger.held.Get(id)
+	if s.unready != nil {
+		return entry{}, s.unready
+	}
+	e, ok := s.ledger.held.Get(id)
+	if !ok {
+		return entry{}, notHeld(id)
+	}
+	return e, nil
 }
 
 // List returns up to limit chunks with an ID above after, in order.
@@ -225,7 +230,8 @@ func (s *Store) Totals() Totals {
 
 // Report returns the changes, at most limit, since the last report that was
 // acknowledged. One report is open at a time: calling Report again takes the
-// last one back and merges it with what has changed meanwhile.
+// last one back and merges it with what has changed meanwhile. Before Ready it
+// is empty.
 func (s *Store) Report(limit int) *Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,7 +239,8 @@ func (s *Store) Report(limit int) *Report {
 }
 
 // ReportPage is Report together with the part of the full inventory, at most
-// limit chunks, that follows after. Both are of one moment.
+// limit chunks, that follows after. Both are of one moment. It is not to be
+// called before Ready.
 func (s *Store) ReportPage(after uint64, limit int) *Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,8 +255,9 @@ func (s *Store) Acknowledge(r *Report) {
 }
 
 // Urgent returns a channel that yields when there is news that should be
-// reported without waiting: a chunk was found damaged, or Hurry was called. It
-// is for one reader; several pieces of news may be announced as one.
+// reported without waiting: a chunk was found damaged, a directory has failed,
+// or Hurry was called. It is for one reader; several pieces of news may be
+// announced as one.
 func (s *Store) Urgent() <-chan struct{} { return s.urgent }
 
 // Hurry lets Urgent yield.

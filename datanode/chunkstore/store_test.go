@@ -2,6 +2,7 @@ package chunkstore_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -18,13 +19,46 @@ import (
 
 const smallReserve = 1 // byte: the tests' disk may be nearly full
 
-func config(dir string) chunkstore.Config {
-	return chunkstore.Config{Dir: dir, NodeID: "dn1", Reserve: smallReserve}
+const several = "several" // names a root with three data directories in it
+
+// everyLayout runs a test with one data directory, which is root itself, and
+// with three below root. It matters to no caller of a store how many there are.
+func everyLayout(t *testing.T, test func(t *testing.T, root string)) {
+	t.Run("1 directory", func(t *testing.T) { test(t, t.TempDir()) })
+	t.Run("3 directories", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), several)) })
+}
+
+// another returns an empty root of the same layout.
+func another(t *testing.T, root string) string {
+	if filepath.Base(root) == several {
+		return filepath.Join(t.TempDir(), several)
+	}
+	return t.TempDir()
+}
+
+func config(root string) chunkstore.Config {
+	c := chunkstore.Config{Dirs: []string{root}, NodeID: "dn1", Reserve: smallReserve}
+	if filepath.Base(root) == several {
+		c.Dirs = []string{filepath.Join(root, "a"), filepath.Join(root, "b"), filepath.Join(root, "c")}
+	}
+	return c
+}
+
+// tryOpen opens a store and waits until it has been read.
+func tryOpen(c chunkstore.Config) (*chunkstore.Store, error) {
+	s, err := chunkstore.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.WaitLoaded(context.Background()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
 }
 
 func open(t *testing.T, c chunkstore.Config) *chunkstore.Store {
 	t.Helper()
-	s, err := chunkstore.Open(c)
+	s, err := tryOpen(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,20 +161,40 @@ func files(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-func checkNoTemp(t *testing.T, dir string) {
+func checkNoTemp(t *testing.T, root string) {
 	t.Helper()
-	if left := files(t, filepath.Join(dir, "tmp")); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
+	for _, dir := range config(root).Dirs {
+		if left := files(t, filepath.Join(dir, "tmp")); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
 	}
 }
 
-func chunkPath(dir string, id dfs.ChunkID) string {
-	name := id.String()
-	return filepath.Join(dir, "chunks", name[14:], name)
+// inAll lists the files in a directory of each data directory.
+func inAll(t *testing.T, root, name string) (list []string) {
+	t.Helper()
+	for _, dir := range config(root).Dirs {
+		list = append(list, files(t, filepath.Join(dir, name))...)
+	}
+	return list
 }
 
-func TestChunksComeBack(t *testing.T) {
-	dir := t.TempDir()
+// chunkPath finds the file of a chunk, or says where it could be.
+func chunkPath(root string, id dfs.ChunkID) string {
+	name := id.String()
+	var path string
+	for _, dir := range config(root).Dirs {
+		path = filepath.Join(dir, "chunks", name[14:], name)
+		if _, err := os.Stat(path); err == nil {
+			break
+		}
+	}
+	return path
+}
+
+func TestChunksComeBack(t *testing.T) { everyLayout(t, testChunksComeBack) }
+
+func testChunksComeBack(t *testing.T, dir string) {
 	s := open(t, config(dir))
 	sizes := map[dfs.ChunkID]int{1: 1, 2: dfs.BlockSize - 1, 3: dfs.BlockSize, 0x1ff: dfs.BlockSize + 1, 1 << 40: 3*dfs.BlockSize + 17, 1<<64 - 1: 12}
 	var used int64
@@ -163,8 +217,10 @@ func TestChunksComeBack(t *testing.T) {
 	checkHeldNot(t, s, 77)
 }
 
-func TestList(t *testing.T) {
-	s := open(t, config(t.TempDir()))
+func TestList(t *testing.T) { everyLayout(t, testList) }
+
+func testList(t *testing.T, dir string) {
+	s := open(t, config(dir))
 	for id := range dfs.ChunkID(10) {
 		mustPut(t, s, 10-id, content(id, 10))
 	}
@@ -180,8 +236,9 @@ func TestList(t *testing.T) {
 	}
 }
 
-func TestRefusedUploadsLeaveNothing(t *testing.T) {
-	dir := t.TempDir()
+func TestRefusedUploadsLeaveNothing(t *testing.T) { everyLayout(t, testRefusedUploadsLeaveNothing) }
+
+func testRefusedUploadsLeaveNothing(t *testing.T, dir string) {
 	s := open(t, config(dir))
 	data := content(1, 100_000)
 	sum := dfs.ChecksumOf(data)
@@ -249,11 +306,12 @@ func TestCreateRefuses(t *testing.T) {
 	if space, err := s.Space(); err != nil || space.Free != 0 || space.Capacity <= 0 {
 		t.Errorf("%+v, %v", space, err)
 	}
-	checkNoTemp(t, c.Dir)
+	checkNoTemp(t, c.Dirs[0])
 }
 
-func TestSameChunkAgain(t *testing.T) {
-	dir := t.TempDir()
+func TestSameChunkAgain(t *testing.T) { everyLayout(t, testSameChunkAgain) }
+
+func testSameChunkAgain(t *testing.T, dir string) {
 	s := open(t, config(dir))
 	data := content(1, 70_000)
 	mustPut(t, s, 1, data)
@@ -267,8 +325,9 @@ func TestSameChunkAgain(t *testing.T) {
 	}
 }
 
-func TestSameChunkAtTheSameTime(t *testing.T) {
-	dir := t.TempDir()
+func TestSameChunkAtTheSameTime(t *testing.T) { everyLayout(t, testSameChunkAtTheSameTime) }
+
+func testSameChunkAtTheSameTime(t *testing.T, dir string) {
 	s := open(t, config(dir))
 	good, other := content(1, 200_000), content(2, 200_000)
 	var wg sync.WaitGroup
@@ -289,13 +348,15 @@ func TestSameChunkAtTheSameTime(t *testing.T) {
 		}
 	}
 	checkNoTemp(t, dir)
-	if n := len(files(t, filepath.Join(dir, "chunks"))); n != 1 {
+	if n := len(inAll(t, dir, "chunks")); n != 1 {
 		t.Errorf("%d files", n)
 	}
 }
 
-func TestReadingWhileWriting(t *testing.T) {
-	s := open(t, config(t.TempDir()))
+func TestReadingWhileWriting(t *testing.T) { everyLayout(t, testReadingWhileWriting) }
+
+func testReadingWhileWriting(t *testing.T, dir string) {
+	s := open(t, config(dir))
 	data := content(1, 1000)
 	w, err := s.Create(1, 1000)
 	if err != nil {
@@ -323,8 +384,9 @@ func TestReadingWhileWriting(t *testing.T) {
 	}
 }
 
-func TestRemove(t *testing.T) {
-	dir := t.TempDir()
+func TestRemove(t *testing.T) { everyLayout(t, testRemove) }
+
+func testRemove(t *testing.T, dir string) {
 	s := open(t, config(dir))
 	data := content(1, 1000)
 	mustPut(t, s, 1, data)
@@ -350,7 +412,9 @@ func TestRemove(t *testing.T) {
 	mustPut(t, s, 1, data)
 }
 
-func TestDamageIsFound(t *testing.T) {
+func TestDamageIsFound(t *testing.T) { everyLayout(t, testDamageIsFound) }
+
+func testDamageIsFound(t *testing.T, dir string) {
 	const size = 3*dfs.BlockSize + 100
 	flip := func(offset int64) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
@@ -384,7 +448,7 @@ func TestDamageIsFound(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir := another(t, dir)
 			s := open(t, config(dir))
 			mustPut(t, s, 5, content(5, size))
 			mustPut(t, s, 6, content(6, size))
@@ -396,7 +460,7 @@ func TestDamageIsFound(t *testing.T) {
 			if r := s.Report(10); len(r.Corrupt) != 1 || r.Corrupt[0] != 5 || r.Count != 1 {
 				t.Errorf("reported %+v", r)
 			}
-			if n := len(files(t, filepath.Join(dir, "quarantine"))); n != 1 && name != "vanished" {
+			if n := len(inAll(t, dir, "quarantine")); n != 1 && name != "vanished" {
 				t.Errorf("%d files in quarantine", n)
 			}
 			mustPut(t, s, 5, content(5, size)) // a good copy takes its place
@@ -412,8 +476,9 @@ func truncate(t *testing.T, path string, size int64) {
 	}
 }
 
-func TestQuarantine(t *testing.T) {
-	dir := t.TempDir()
+func TestQuarantine(t *testing.T) { everyLayout(t, testQuarantine) }
+
+func testQuarantine(t *testing.T, dir string) {
 	s := open(t, config(dir))
 	for range 2 { // the same chunk twice gets two names
 		mustPut(t, s, 1, content(1, 10))
@@ -422,7 +487,7 @@ func TestQuarantine(t *testing.T) {
 		}
 		checkHeldNot(t, s, 1)
 	}
-	if n := len(files(t, filepath.Join(dir, "quarantine"))); n != 2 {
+	if n := len(inAll(t, dir, "quarantine")); n != 2 {
 		t.Errorf("%d files in quarantine", n)
 	}
 	checkCode(t, s.Quarantine(1, "a test"), dfs.NotFound)
@@ -430,8 +495,9 @@ func TestQuarantine(t *testing.T) {
 	checkHeldNot(t, s, 1)
 }
 
-func TestRecovery(t *testing.T) {
-	dir := t.TempDir()
+func TestRecovery(t *testing.T) { everyLayout(t, testRecovery) }
+
+func testRecovery(t *testing.T, dir string) {
 	s := open(t, config(dir))
 	const size = 70_000
 	for id := dfs.ChunkID(1); id <= 8; id++ {
@@ -450,11 +516,12 @@ func TestRecovery(t *testing.T) {
 	write(t, chunkPath(dir, 5), raw) // chunk 6 under the name of 5
 	raw[size+8] ^= 1
 	write(t, chunkPath(dir, 7), raw)
+	first := config(dir).Dirs[0]
 	foreign := []string{
-		filepath.Join(dir, "chunks", "01", "README"),
-		filepath.Join(dir, "chunks", "01", "0000000000000002"), // another directory's
-		filepath.Join(dir, "chunks", "01", "00000000000000A1"),
-		filepath.Join(dir, "notes.txt"),
+		filepath.Join(first, "chunks", "01", "README"),
+		filepath.Join(first, "chunks", "01", "0000000000000002"), // another directory's
+		filepath.Join(first, "chunks", "01", "00000000000000A1"),
+		filepath.Join(first, "notes.txt"),
 	}
 	for _, path := range foreign {
 		write(t, path, []byte("mine"))
@@ -462,7 +529,7 @@ func TestRecovery(t *testing.T) {
 	if err := os.Mkdir(chunkPath(dir, 0x101), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "tmp", "0000000000000009-1"), raw)
+	write(t, filepath.Join(first, "tmp", "0000000000000009-1"), raw)
 
 	s = open(t, config(dir))
 	for _, id := range []dfs.ChunkID{1, 6, 8} {
@@ -471,7 +538,7 @@ func TestRecovery(t *testing.T) {
 	for _, id := range []dfs.ChunkID{2, 3, 4, 5, 7, 9, 0x101} {
 		checkHeldNot(t, s, id)
 	}
-	if n := len(files(t, filepath.Join(dir, "quarantine"))); n != 5 {
+	if n := len(inAll(t, dir, "quarantine")); n != 5 {
 		t.Errorf("%d files in quarantine", n)
 	}
 	for _, path := range foreign {
@@ -507,7 +574,7 @@ func TestIdentity(t *testing.T) {
 	checkCode(t, s.SetClusterID(clusterA), "")
 	checkCode(t, s.SetClusterID(clusterB), dfs.WrongCluster)
 
-	_, err := chunkstore.Open(c)
+	_, err := tryOpen(c)
 	checkCode(t, err, dfs.Conflict)
 	if err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("the sentence is %q", err)
@@ -524,7 +591,7 @@ func TestIdentity(t *testing.T) {
 	}
 
 	c.NodeID = "dn2"
-	_, err = chunkstore.Open(c)
+	_, err = tryOpen(c)
 	checkCode(t, err, dfs.Conflict)
 	if err == nil || !strings.Contains(err.Error(), "belongs to dn1") {
 		t.Errorf("the sentence is %q", err)
@@ -554,8 +621,8 @@ func TestOpenRefuses(t *testing.T) {
 		code   dfs.Code
 	}{
 		"no directory":     {chunkstore.Config{NodeID: "dn1"}, dfs.Invalid},
-		"no node ID":       {chunkstore.Config{Dir: t.TempDir()}, dfs.Invalid},
-		"negative reserve": {chunkstore.Config{Dir: t.TempDir(), NodeID: "dn1", Reserve: -1}, dfs.Invalid},
+		"no node ID":       {chunkstore.Config{Dirs: []string{t.TempDir()}}, dfs.Invalid},
+		"negative reserve": {chunkstore.Config{Dirs: []string{t.TempDir()}, NodeID: "dn1", Reserve: -1}, dfs.Invalid},
 		"a file":           {config(notADirectory), dfs.Invalid},
 		"below a file":     {config(filepath.Join(notADirectory, "x")), dfs.Invalid},
 		"identity lost":    {config(lost), dfs.Invalid},
@@ -564,7 +631,7 @@ func TestOpenRefuses(t *testing.T) {
 		"no instance":      {config(withIdentity(`{"format":1,"node_id":"dn1"}`)), dfs.Corrupt},
 		"bad cluster":      {config(withIdentity(`{"format":1,"instance":"0123456789abcdef0123456789abcdef","node_id":"dn1","cluster_id":"x"}`)), dfs.Corrupt},
 	} {
-		s, err := chunkstore.Open(c.config)
+		s, err := tryOpen(c.config)
 		if err == nil {
 			t.Errorf("%s: opened", name)
 			_ = s.Close() // the failure is told already
@@ -575,8 +642,10 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func TestReportsSurviveConcurrency(t *testing.T) {
-	s := open(t, config(t.TempDir()))
+func TestReportsSurviveConcurrency(t *testing.T) { everyLayout(t, testReportsSurviveConcurrency) }
+
+func testReportsSurviveConcurrency(t *testing.T, dir string) {
+	s := open(t, config(dir))
 	known := map[dfs.ChunkID]bool{}
 	stop := make(chan struct{})
 	var reporting, writing sync.WaitGroup

@@ -13,35 +13,54 @@ import (
 // Writer takes the data of one chunk. Nothing is seen of it before Commit. Each
 // Writer must end with Commit or Abort. It is not for concurrent use.
 type Writer struct {
-	store *Store
-	id    dfs.ChunkID
-	size  int64
-	path  string   // of the temporary file; "" when there is none any more
-	file  *os.File // nil when closed
+	store  *Store
+	volume *volume
+	id     dfs.ChunkID
+	size   int64
+	path   string   // of the temporary file; "" when there is none any more
+	file   *os.File // nil when closed
 
 	written int64
 	crc     dfs.Checksum
 	block   dfs.Checksum // of the block being filled
 	blocks  []dfs.Checksum
+	ended   bool // the volume does not expect it any more
 }
 
-// Create begins a chunk of size bytes and takes its space on the disk. It
-// fails with Invalid for an impossible size, NoSpace when the chunk does not
-// fit beside the reserve, and Internal when the disk fails.
+// Create begins a chunk of size bytes and takes its space on a disk. It fails
+// with Invalid for an impossible size, NoSpace when the chunk does not fit
+// beside the reserve of any disk, Internal when the disk fails (the next chunk
+// goes to another, if there is one), and else like Ready.
 func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
 	if id == 0 || size < 1 || size > dfs.MaxChunkSize {
 		return nil, dfs.Errorf(dfs.Invalid, "chunk %s cannot have %d bytes: 1 to %d are possible", id, size, dfs.MaxChunkSize)
 	}
-	if err := s.failed(); err != nil {
+	if err := s.Ready(); err != nil {
 		return nil, err
 	}
+	err := s.volumes[0].writable() // what is told when there is no volume to try
+	for _, v := range s.choose(fileSize(size)) {
+		var w *Writer
+		if w, err = s.createOn(v, id, size); err == nil {
+			return w, nil
+		}
+		if dfs.CodeOf(err) != dfs.NoSpace {
+			break
+		}
+	}
+	return nil, err
+}
+
+func (s *Store) createOn(v *volume, id dfs.ChunkID, size int64) (*Writer, error) {
 	w := &Writer{
 		store:  s,
+		volume: v,
 		id:     id,
 		size:   size,
-		path:   filepath.Join(s.tempDir(), fmt.Sprintf("%s-%d", id, s.nextTemp.Add(1))),
+		path:   filepath.Join(v.tempDir(), fmt.Sprintf("%s-%d", id, v.named.Add(1))),
 		blocks: make([]dfs.Checksum, 0, blockCount(size)),
 	}
+	v.expect(fileSize(size))
 	if err := w.create(); err != nil {
 		w.Abort()
 		return nil, err
@@ -50,30 +69,32 @@ func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
 }
 
 func (w *Writer) create() (err error) {
-	s := w.store
-	s.allocation.Lock()
-	defer s.allocation.Unlock()
-	space, err := s.Space()
-	if err != nil {
+	v := w.volume
+	v.allocation.Lock()
+	defer v.allocation.Unlock()
+	if err := v.writable(); err != nil {
+		return err // since it was chosen
+	}
+	if err := v.makeRoom(w.id, fileSize(w.size)); err != nil {
 		return err
 	}
-	if space.Free < fileSize(w.size) {
-		return dfs.Errorf(dfs.NoSpace, "the disk is full: chunk %s needs %d bytes and %d are free beyond the reserve; delete files or add a DataNode",
-			w.id, fileSize(w.size), space.Free)
-	}
-	if w.file, err = s.disk.create(w.path); err != nil {
+	if w.file, err = v.disk.create(w.path); err != nil {
 		return w.failed("create a file", err)
 	}
-	if err := s.disk.allocate(w.file, fileSize(w.size)); err != nil {
+	if err := v.disk.allocate(w.file, fileSize(w.size)); err != nil {
 		return w.failed("allocate space", err)
 	}
+	v.mu.Lock()
+	v.figures.available -= fileSize(w.size)
+	v.mu.Unlock()
 	return nil
 }
 
 // failed turns an error of the disk into one for the sender.
 func (w *Writer) failed(what string, err error) error {
 	if isBroken(err) {
-		w.store.fail(what, err)
+		w.volume.fail(what, err)
+		w.store.Hurry()
 	}
 	return writeError(w.id, err)
 }
@@ -87,7 +108,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if w.file == nil {
 		return 0, dfs.Errorf(dfs.Internal, "chunk %s is not being written any more", w.id)
 	}
-	if err := w.store.disk.write(w.file, p); err != nil {
+	if err := w.volume.disk.write(w.file, p); err != nil {
 		w.Abort()
 		return 0, w.failed("write", err)
 	}
@@ -108,7 +129,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 // OpenData opens the data for reading while it is being written. What Write
 // has accepted can be read; the file stays readable after Commit and Abort.
 func (w *Writer) OpenData() (*os.File, error) {
-	f, err := w.store.disk.open(w.path)
+	f, err := w.volume.disk.open(w.path)
 	if err != nil {
 		return nil, w.failed("open", err)
 	}
@@ -117,6 +138,10 @@ func (w *Writer) OpenData() (*os.File, error) {
 
 // Abort gives the chunk up. After Commit it does nothing.
 func (w *Writer) Abort() {
+	if !w.ended {
+		w.ended = true
+		w.volume.expect(-fileSize(w.size))
+	}
 	if w.file != nil {
 		_ = w.file.Close() // the file goes away
 		w.file = nil
@@ -124,8 +149,8 @@ func (w *Writer) Abort() {
 	if w.path == "" {
 		return
 	}
-	if err := w.store.disk.remove(w.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		w.store.log.Warn("a temporary file stays until the next start", "path", w.path, "error", err)
+	if err := w.volume.disk.remove(w.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.volume.log.Warn("a temporary file stays until the next start", "path", w.path, "error", err)
 	}
 	w.path = ""
 }
@@ -157,20 +182,22 @@ func (w *Writer) Commit(want dfs.Checksum) (Info, error) {
 	if err := w.publish(); err != nil {
 		return Info{}, err
 	}
-	w.store.hold(info)
+	if err := w.hold(info); err != nil {
+		return Info{}, err
+	}
 	return info, nil
 }
 
 func (w *Writer) publish() error {
-	s := w.store
-	if err := s.failed(); err != nil {
+	v := w.volume
+	if err := v.failed(); err != nil {
 		return err
 	}
 	if err := w.finishFile(); err != nil {
 		return err
 	}
-	final := s.path(w.id)
-	switch err := s.disk.place(w.path, final); {
+	final := v.path(w.id)
+	switch err := v.disk.place(w.path, final); {
 	case errors.Is(err, fs.ErrExist):
 		return dfs.Errorf(dfs.Conflict, "there is a file for chunk %s that does not belong to the index; restart this DataNode to have it examined", w.id)
 	case err != nil:
@@ -178,46 +205,53 @@ func (w *Writer) publish() error {
 	}
 	w.path = ""
 	shard := shardOf(w.id)
-	err := s.shards[shard].do(func() error { return s.disk.syncDir(s.shardDir(shard)) })
+	err := v.shards[shard].do(func() error { return v.disk.syncDir(v.shardDir(shard)) })
 	if err != nil {
-		if isFinal(err) {
-			s.fail("fsync of a directory", err)
+		err = w.unsynced("fsync of a directory", err)
+		if err := v.disk.remove(final); err != nil {
+			v.log.Warn("a chunk that was refused stays on the disk", "chunk", w.id, "error", err)
 		}
-		if err := s.disk.remove(final); err != nil {
-			s.log.Warn("a chunk that was refused stays on the disk", "chunk", w.id, "error", err)
-		}
-		return writeError(w.id, err)
+		return err
 	}
 	return nil
 }
 
 func (w *Writer) finishFile() error {
-	s := w.store
 	f := footer{id: w.id, size: w.size, crc: w.crc, blocks: w.blocks}
-	if err := s.disk.write(w.file, f.encode()); err != nil {
+	if err := w.volume.disk.write(w.file, f.encode()); err != nil {
 		return w.failed("write", err)
 	}
-	if err := s.disk.syncFile(w.file); err != nil {
-		if isFinal(err) {
-			s.fail("fsync of a file", err)
-		}
-		return writeError(w.id, err)
+	if err := w.volume.disk.syncFile(w.file); err != nil {
+		return w.unsynced("fsync of a file", err)
 	}
 	err := w.file.Close()
 	w.file = nil
 	if err != nil {
-		if isFinal(err) {
-			s.fail("close", err)
-		}
-		return writeError(w.id, err)
+		return w.unsynced("close", err)
 	}
 	return nil
 }
 
-// hold puts a durable chunk into the index.
-func (s *Store) hold(info Info) {
+// unsynced is failed for what was to make the chunk durable: then even an
+// error that is not the disk's may have cost data.
+func (w *Writer) unsynced(what string, err error) error {
+	if isFinal(err) {
+		w.volume.fail(what, err)
+		w.store.Hurry()
+	}
+	return writeError(w.id, err)
+}
+
+// hold puts a durable chunk into the index. It fails with Internal when the
+// volume has been taken out of service meanwhile.
+func (w *Writer) hold(info Info) error {
+	s := w.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !w.volume.serves() {
+		return w.volume.failed()
+	}
 	s.generation++
-	s.ledger.add(info.ID, entry{size: info.Size, crc: info.CRC32C, generation: s.generation})
+	s.ledger.add(info.ID, entry{size: info.Size, crc: info.CRC32C, generation: s.generation, volume: w.volume})
+	return nil
 }

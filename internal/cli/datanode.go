@@ -14,7 +14,8 @@ import (
 )
 
 const dataNodeSynopsis = `
-Run a DataNode. It keeps chunks in -data-dir and reports to the NameNodes.
+Run a DataNode. It keeps chunks in -data-dir and reports to the NameNodes. With
+several directories it goes on when the disk of one fails.
 
 SIGTERM or SIGINT stops it in good order; a second one ends it at once.`
 
@@ -45,7 +46,7 @@ func (a *app) runDataNode(ctx context.Context, args []string) error {
 
 func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {
 	var config datanode.Config
-	var id, nameNodes string
+	var id, nameNodes, dataDirs string
 	var reserve sizeFlag
 	scrubRate := sizeFlag(datanode.DefaultScrubRate)
 	f := newDaemonFlags("datanode", dataNodeSynopsis)
@@ -53,9 +54,10 @@ func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {
 	f.StringVar(&config.Addr, "addr", ":9000", "`address` to serve HTTP on")
 	f.StringVar(&config.Self, "self", "", "base `URL` that others reach -addr by (default http://localhost:PORT)")
 	f.StringVar(&nameNodes, "namenode", envOr(nameNodesVariable, defaultNameNodes), "base `URLs` of NameNodes, comma separated; $"+nameNodesVariable)
-	f.StringVar(&config.DataDir, "data-dir", "./data", "`directory` for the chunks")
+	f.StringVar(&dataDirs, "data-dir", "./data", "`directories` for the chunks, comma separated: one on each disk")
+	f.DurationVar(&config.TrashKeep, "trash-keep", datanode.DefaultTrashKeep, "how long removed chunks stay in trash/ of their directory, unless the room is needed; 0 removes them at once")
 	f.StringVar(&config.Rack, "rack", "", "`name` of what it shares with other DataNodes that may fail together")
-	f.Var(&reserve, "reserve", "`size` of the disk to leave free, like 10GiB (default: 128 MiB or 1 % of it, whichever is more)")
+	f.Var(&reserve, "reserve", "`size` of each disk to leave free, like 10GiB (default: 128 MiB or 1 % of it, whichever is more)")
 	f.DurationVar(&config.HeartbeatInterval, "heartbeat", 2*time.Second, "how often to report, until a NameNode asks for another interval")
 	f.Var(&scrubRate, "scrub-rate", "`size` per second to read chunks again with, to find what the disk has damaged; 0 turns it off")
 	f.DurationVar(&config.ScrubInterval, "scrub-interval", 24*time.Hour, "least time between the beginnings of two passes over all chunks")
@@ -64,6 +66,7 @@ func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {
 	}
 	config.ID = dfs.NodeID(id)
 	config.NameNodes = splitList(nameNodes)
+	config.DataDirs = splitList(dataDirs)
 	for _, text := range config.NameNodes {
 		if strings.Contains(text, ":") && !strings.Contains(text, "://") {
 			return config, usageErrorf("-namenode: http:// is missing in %q", text)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,16 +80,17 @@ func TestDaemonFlagsReachTheConfiguration(t *testing.T) {
 			t.Errorf("%q: %+v, %v", args, n, err)
 		}
 	}
-	d, err := a.dataNodeConfig(strings.Fields("-id dn2 -addr :1 -self http://h:2 -namenode http://h:3,http://h:4 -data-dir d -rack r/1 -reserve 1GiB -heartbeat 3s -scrub-rate 3MiB -scrub-interval 2h"))
+	d, err := a.dataNodeConfig(strings.Fields("-id dn2 -addr :1 -self http://h:2 -namenode http://h:3,http://h:4 -data-dir d,/e/f -trash-keep 5m -rack r/1 -reserve 1GiB -heartbeat 3s -scrub-rate 3MiB -scrub-interval 2h"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.ID != "dn2" || d.Addr != ":1" || d.Self != "http://h:2" || len(d.NameNodes) != 2 || d.DataDir != "d" || d.Rack != "r/1" ||
+	if d.ID != "dn2" || d.Addr != ":1" || d.Self != "http://h:2" || len(d.NameNodes) != 2 || !slices.Equal(d.DataDirs, []string{"d", "/e/f"}) || d.TrashKeep != 5*time.Minute || d.Rack != "r/1" ||
 		d.Reserve != 1<<30 || d.HeartbeatInterval != 3*time.Second || d.ScrubRate != 3<<20 || d.ScrubInterval != 2*time.Hour || d.Logger == nil {
 		t.Errorf("got %+v", d)
 	}
 	for args, rate := range map[string]int64{"": 10 << 20, "-scrub-rate=0": 0} {
-		if d, err := a.dataNodeConfig(strings.Fields(args)); err != nil || d.ScrubRate != rate || d.ScrubInterval != 24*time.Hour {
+		if d, err := a.dataNodeConfig(strings.Fields(args)); err != nil || d.ScrubRate != rate || d.ScrubInterval != 24*time.Hour ||
+			d.TrashKeep != 2*time.Minute || !slices.Equal(d.DataDirs, []string{"./data"}) {
 			t.Errorf("%q: %+v, %v", args, d, err)
 		}
 	}

@@ -48,5 +48,25 @@ type StatChunksReply struct {
 type HealthReply struct {
 	ID        dfs.NodeID    `json:"id"`
 	ClusterID dfs.ClusterID `json:"cluster_id"`
-	Status    string        `json:"status"` // "ok", or a sentence that says what is missing
+	Status    string        `json:"status"` // StatusOK, or a sentence that says what is missing
+	// Volumes are the data directories of a DataNode; GET /health alone tells them.
+	Volumes []VolumeHealth `json:"volumes,omitempty"`
+}
+
+// StatusOK is the status of what works.
+const StatusOK = "ok"
+
+// VolumeHealth is how a data directory of a DataNode is doing. Sizes are in
+// bytes.
+type VolumeHealth struct {
+	Dir        string `json:"dir"`
+	ID         string `json:"id"`
+	Status     string `json:"status"`         // StatusOK, or a sentence that says why it takes no chunks
+	Gone       bool   `json:"gone,omitempty"` // out of service: its chunks do not count
+	Capacity   int64  `json:"capacity"`       // of the file system
+	Free       int64  `json:"free"`           // that chunks may still take
+	Used       int64  `json:"used"`           // by the data of chunks
+	Chunks     int64  `json:"chunks"`
+	TrashBytes int64  `json:"trash_bytes"` // waiting to be removed for good
+	TrashFiles int64  `json:"trash_files"`
 }

@@ -171,7 +171,7 @@ func (c *Cluster) StartDataNode(ctx context.Context, id dfs.NodeID) error {
 		address = net.JoinHostPort("127.0.0.1", fmt.Sprint(port))
 	}
 	config := datanode.Config{
-		ID: id, Addr: address, NameNodes: c.URLs(), DataDir: filepath.Join(c.config.Dir, string(id)),
+		ID: id, Addr: address, NameNodes: c.URLs(), DataDirs: []string{filepath.Join(c.config.Dir, string(id))},
 		Logger: c.config.Logger.Named(string(id)),
 	}
 	if c.config.ChangeDataNode != nil {
@@ -219,7 +219,7 @@ func (c *Cluster) Client() (*client.Client, error) {
 }
 
 // WaitReady waits until a leader answers and says that all running DataNodes
-// are up.
+// are up, and take chunks unless they are full.
 func (c *Cluster) WaitReady(ctx context.Context) error {
 	caller, err := c.Client()
 	if err != nil {
@@ -230,7 +230,8 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 		nodes, err := caller.Nodes(ctx)
 		up := 0
 		for _, node := range nodes {
-			if node.State == "up" && c.dataNodes[node.ID] != nil {
+			takes := node.Writable || node.Free < dfs.DefaultChunkSize // a node that is still reading its directories has room
+			if node.State == "up" && takes && c.dataNodes[node.ID] != nil {
 				up++
 			}
 		}

@@ -1,0 +1,27 @@
+package datanode
+
+import (
+	"context"
+	"time"
+
+	"github.com/dfs-go/dfs-go/datanode/chunkstore"
+)
+
+// keepInterval is how often the data directories are looked after.
+const keepInterval = 5 * time.Second
+
+// keepStore looks after the data directories until ctx ends: it notices disks
+// that fail while nobody writes, and empties the trash.
+func keepStore(ctx context.Context, store *chunkstore.Store) {
+	ticker := time.NewTicker(keepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			store.Probe()
+			store.EmptyTrash(time.Now())
+		}
+	}
+}
