@@ -1,9 +1,11 @@
 # The same targets for people and for CI.
 GO ?= go
 FUZZTIME ?= 20000x
-CHAOS_TIME ?= 20s
+FAULT_TIME ?= $(or $(CHAOS_TIME),20s)
+FAULT_ROUNDS ?= 50
+FAULT_MUTANTS ?= all
 
-.PHONY: all build test lint fuzz chaos bench clean
+.PHONY: all build test lint fuzz faults powercut faults-mutants chaos bench clean
 
 all: lint test
 
@@ -22,8 +24,17 @@ lint: ## formatting, vet, staticcheck
 fuzz: ## each fuzz target for FUZZTIME: a count (20000x) or a time (3m)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)
 
-chaos: ## faults against real processes for CHAOS_TIME
-	DFS_CHAOS=$(CHAOS_TIME) $(GO) test -count=1 -timeout 30m -v ./test/chaos
+faults: ## faults against real processes, as root in part; mixed ones for FAULT_TIME
+	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -timeout 30m -v ./internal/faultbed ./test/faults
+
+powercut: ## FAULT_ROUNDS power cuts of a whole cluster; needs root
+	DFS_FAULTS=$(FAULT_TIME) DFS_FAULT_ROUNDS=$(FAULT_ROUNDS) $(GO) test -count=1 -timeout 3h -v -run '^TestPowerCut$$' ./test/faults
+
+faults-mutants: ## planted bugs, which the scenarios must find; FAULT_MUTANTS names some; needs root
+	DFS_FAULTS=$(FAULT_TIME) DFS_FAULT_MUTANTS=$(FAULT_MUTANTS) $(GO) test -count=1 -timeout 1h -v -run '^TestMutants$$' ./test/faults
+
+chaos: ## only the kills and pauses, which need no root
+	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -timeout 30m -v -run 'Kill|Mixed|Snapshot|Wakes' ./test/faults
 
 bench: ## micro-benchmarks; compare two runs with benchstat
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -165,10 +165,11 @@ func removeNetwork(path string) error {
 	if strings.HasPrefix(path, "/run/netns/") {
 		return run("ip", "netns", "del", name)
 	}
-	if _, err := os.Lstat(path); err != nil {
-		return nil // a link goes with the namespace of its other end
+	err := run("ip", "link", "del", name)
+	if _, gone := os.Lstat(path); gone != nil {
+		return nil // a link goes with the namespace of its other end, a moment later
 	}
-	return run("ip", "link", "del", name)
+	return err
 }
 
 // removeTree is os.RemoveAll, but stays off what is still mounted.

@@ -68,6 +68,10 @@ var importRules = []importRule{
 		instead: "a watch on a transfer knows nothing of the transfer: let the caller tell it",
 	},
 	{
+		of: []string{"fsm", "cluster", "namenode", "datanode", "client", "internal/cli", "internal/testcluster"}, never: []string{"internal/faultbed"},
+		instead: "the bed is for tests that harm real processes: use it from a package of tests",
+	},
+	{
 		of:      []string{"fsm", "cluster", "namenode", "datanode", "client", "internal"},
 		nor:     []string{"log", "io/ioutil"},
 		instead: "log with the hclog.Logger that you are given; read and write with io and os",
@@ -154,6 +158,8 @@ func TestImportRulesBite(t *testing.T) {
 		{"internal/leader/x.go", module + "fsm", 1},
 		{"datanode/x.go", "log", 1},
 		{"internal/stall/x.go", module + "internal/dfs", 1},
+		{"internal/cli/x.go", module + "internal/faultbed", 1},
+		{"internal/cli/x_test.go", module + "internal/faultbed", 0},
 	}
 	for _, test := range tests {
 		file, err := parse(test.file, test.file, fmt.Sprintf("package x\nimport _ %q\n", test.imports))

@@ -3,5 +3,5 @@
 // that the system chooses, and 'dfs dev' on fixed ones for a first look.
 //
 // Stop and Start end and begin one node gracefully, on the same ports and
-// directories. Crashes need processes of their own: see test/chaos.
+// directories. Crashes need processes of their own: see test/faults.
 package testcluster

@@ -20,19 +20,20 @@ import (
 )
 
 const (
-	askTimeout    = 10 * time.Second // for a NameNode that was stopped to answer at all
-	triesPerRound = 42
-	wakeRounds    = 12 // more than 500 tries
+	askTimeout      = 10 * time.Second // for a NameNode that was stopped to answer at all
+	isolatedTimeout = 2 * time.Second  // for one that was cut off to say something wrong
+	triesPerRound   = 42
+	wakeRounds      = 12 // more than 500 tries
 )
 
 // asker asks one NameNode, and takes no other's word for an answer.
 type asker struct{ http *http.Client }
 
-func newAsker(t *testing.T) asker {
+func newAsker(t *testing.T, timeout time.Duration) asker {
 	transport := &http.Transport{MaxIdleConnsPerHost: triesPerRound}
 	t.Cleanup(transport.CloseIdleConnections)
 	return asker{&http.Client{
-		Transport: transport, Timeout: askTimeout,
+		Transport: transport, Timeout: timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
@@ -63,7 +64,7 @@ func TestStoppedLeaderWakes(t *testing.T) {
 	faultbed.Duration(t)
 	b := faultbed.New(t, faultbed.Options{NameNodes: 3})
 	c := b.Client()
-	a := newAsker(t)
+	a := newAsker(t, askTimeout)
 	rounds := faultbed.Count(t, "DFS_FAULT_ROUNDS", wakeRounds)
 	answers := make(map[int]int)
 	for round := range rounds {
@@ -168,7 +169,7 @@ func TestIsolatedLeader(t *testing.T) {
 // read, and not acknowledge a change.
 func denyIsolated(t *testing.T, b *faultbed.Bed, l *ledger, old, name string) {
 	t.Helper()
-	a := newAsker(t)
+	a := newAsker(t, isolatedTimeout)
 	path := name + "-isolated"
 	l.try(change{path: directory}, nil) // open: the entry may be in its log
 	status, answer := a.ask(http.MethodPost, b.URL(old)+protocol.Mkdir.Pattern, fmt.Sprintf(`{"path":%q}`, path))
