@@ -10,6 +10,7 @@ import (
 
 	"github.com/dfs-go/dfs-go/cluster"
 	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
 )
 
 // Config says how a NameNode is to run. New fills in what is left empty and
@@ -36,6 +37,8 @@ type Config struct {
 	SuspectAfter      time.Duration
 	DownAfter         time.Duration
 	UploadExpiry      time.Duration // without a sign of life
+	TrimDelay         time.Duration // for which a replica too many must have been seen before it is removed
+	NoBalance         bool          // leave chunks where they are, however full their nodes become
 
 	Logger hclog.Logger
 
@@ -53,6 +56,7 @@ func (c *Config) setDefaults() {
 	set(&c.SuspectAfter, 3*c.HeartbeatInterval)
 	set(&c.DownAfter, 10*c.HeartbeatInterval)
 	set(&c.UploadExpiry, time.Hour)
+	set(&c.TrimDelay, protocol.OrderLifetime)
 	set(&c.Timing, cluster.DefaultTiming())
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
