@@ -54,7 +54,8 @@ type repairDuty struct {
 	nodes    watchedNodes
 	watch    *repair.Watch
 	balancer *repair.Balancer
-	futile   time.Time // when there was nothing that could be moved
+	seeking  bool      // the last survey looked for chunks to move, and no move has been planned since
+	futile   time.Time // when nothing was found that could be moved
 }
 
 func newRepairDuty(l *leadership) *repairDuty {
@@ -149,15 +150,12 @@ func (d *repairDuty) survey(now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.log(report)
-	d.report = report
+	d.report, d.seeking = report, view.Imbalance != nil
 	d.watch.Note(report.Surplus, now)
 	d.l.surveyed.Store(report)
 	d.l.mu.Lock()
 	d.l.trims.Want(report.WantedOf)
 	d.l.mu.Unlock()
-	if view.Imbalance != nil && len(report.Movable) == 0 && d.balancer.Moving() == 0 {
-		d.futile = now
-	}
 	d.last = now
 	d.next = now.Add(max(surveyPause, surveyShare*time.Since(now)))
 }
@@ -187,6 +185,10 @@ func (d *repairDuty) plan(now time.Time, trims bool) {
 		moves := d.balancer.PlanMoves(d.trimView(view, now), d.l.repairView(), balanceLimits(), d.dice)
 		d.l.ledger.Add(moves, now)
 		d.ordered.moves += len(moves)
+		if d.seeking && len(moves) == 0 && d.balancer.Moving() == 0 && d.report.Under+d.report.Draining+d.report.Over == 0 {
+			d.report.Movable, d.futile = nil, now // racks may forbid what fullness asks for
+		}
+		d.seeking = false
 	}
 }
 
