@@ -115,6 +115,7 @@ func (l *leadership) judgeDrains() func() {
 		empty = since
 		for i := range changes {
 			if _, ok := l.try("draining", &changes[i]); ok {
+				l.unsettled.Store(true)
 				l.n.logger.Info("the service of a DataNode is changed", "id", l.n.nodeID(changes[i].Node), "to", serviceOf(changes[i].Service))
 			}
 		}

@@ -70,7 +70,9 @@ func newDice() *rand.Rand { return rand.New(rand.NewPCG(rand.Uint64(), rand.Uint
 func (d *repairDuty) round() {
 	now := time.Now()
 	d.mu.Lock()
-	d.nodes.look(d.l.n.nodeTable(), now)
+	if d.nodes.look(d.l.n.nodeTable(), now) {
+		d.l.unsettled.Store(true) // what was too few may be too many
+	}
 	d.settle(now, d.l.repairState())
 	due := d.due(now)
 	idle := !due && len(d.report.Problems)+len(d.report.Surplus)+len(d.report.Movable) == 0

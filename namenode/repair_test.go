@@ -11,6 +11,7 @@ import (
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
+	"github.com/dfs-go/dfs-go/namenode"
 )
 
 func (n *nameNode) fsck() (report protocol.FsckReply) {
@@ -29,10 +30,16 @@ type fleet struct {
 // quickRepair starts a NameNode that soon takes silent DataNodes for dead.
 func quickRepair(t *testing.T, ids ...dfs.NodeID) *fleet {
 	t.Helper()
+	return quickFleet(t, func(*namenode.Config) {}, ids...)
+}
+
+func quickFleet(t *testing.T, change func(*namenode.Config), ids ...dfs.NodeID) *fleet {
+	t.Helper()
 	config := testConfig(t, "nn1")
 	config.Timing = quickTiming()
 	config.HeartbeatInterval, config.SuspectAfter, config.DownAfter = 200*time.Millisecond, time.Second, 2*time.Second
 	config.TrimDelay = 300 * time.Millisecond
+	change(&config)
 	n := open(t, config)
 	n.waitLeads()
 	return &fleet{n, register(t, n, ids...), make(map[dfs.NodeID]bool)}

@@ -25,8 +25,9 @@ type watchedNode struct {
 	returns     []time.Time // the last few
 }
 
-// look compares the nodes with what was seen before.
-func (w *watchedNodes) look(nodes []fsm.Node, now time.Time) {
+// look compares the nodes with what was seen before, and tells whether one has
+// come, gone or started anew.
+func (w *watchedNodes) look(nodes []fsm.Node, now time.Time) (changed bool) {
 	if w.known == nil {
 		w.known, w.quiet = make(map[fsm.NodeNum]*watchedNode), now
 	}
@@ -36,11 +37,11 @@ func (w *watchedNodes) look(nodes []fsm.Node, now time.Time) {
 		if seen == nil {
 			seen = new(watchedNode)
 			w.known[n.Num] = seen
-			w.quiet = now
+			changed = true
 		}
 		if seen.liveness != n.Liveness || seen.incarnation != n.Incarnation {
 			seen.liveness, seen.incarnation = n.Liveness, n.Incarnation
-			w.quiet = now
+			changed = true
 		}
 		switch {
 		case n.Liveness == fsm.Down:
@@ -51,6 +52,10 @@ func (w *watchedNodes) look(nodes []fsm.Node, now time.Time) {
 			seen.returns = seen.returns[max(0, len(seen.returns)-flapReturns):]
 		}
 	}
+	if changed {
+		w.quiet = now
+	}
+	return changed
 }
 
 // flapping tells whether a node has come back more than once lately.
