@@ -423,6 +423,21 @@ func (s *State) ReportedBetween(num NodeNum, after, through dfs.ChunkID, fn func
 	})
 }
 
+// Empty tells whether nothing lies on the node: nothing that it reported itself,
+// and nothing that a commit named.
+func (s *State) Empty(num NodeNum) bool {
+	n, ok := s.nodes.Get(num)
+	if !ok || n.held != 0 || n.count != 0 {
+		return false
+	}
+	empty := true
+	s.unconfirmed.Ascend(replica{node: num}, func(r replica) bool {
+		empty = r.node != num
+		return false
+	})
+	return empty
+}
+
 // Unconfirmed tells whether a replica of the node, known from a commit, has
 // waited for the node's own report for longer than age.
 func (s *State) Unconfirmed(num NodeNum, age time.Duration) bool {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/dfs-go/dfs-go/cluster"
 	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
 )
 
 // Config says how a NameNode is to run. New fills in what is left empty and
@@ -37,6 +38,8 @@ type Config struct {
 	DownAfter         time.Duration
 	UploadExpiry      time.Duration // without a sign of life
 	ReclaimGrace      time.Duration // before what was deleted is taken from DataNodes; default 1 minute, AtOnce for none
+	TrimDelay         time.Duration // for which a replica too many must have been seen before it is removed
+	NoBalance         bool          // leave chunks where they are, however full their nodes become
 
 	Logger hclog.Logger
 
@@ -59,6 +62,7 @@ func (c *Config) setDefaults() {
 	set(&c.DownAfter, 10*c.HeartbeatInterval)
 	set(&c.UploadExpiry, time.Hour)
 	set(&c.ReclaimGrace, time.Minute)
+	set(&c.TrimDelay, protocol.OrderLifetime)
 	set(&c.Timing, cluster.DefaultTiming())
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()

@@ -38,11 +38,15 @@ type leadership struct {
 	surveyed  atomic.Pointer[repair.Report] // the last; nil before the first
 	deletions deletions
 
+	repair  *repairDuty
+	service turn // for whoever changes the service of DataNodes
+
 	mu       sync.Mutex
 	seen     map[fsm.NodeNum]time.Time // last heartbeat
 	inFlight map[fsm.NodeNum]int64     // bytes allocated and not yet stored
 	random   *rand.Rand
 	ledger   *repair.Ledger // copies under way
+	trims    *repair.Trims  // replicas that are to go
 }
 
 // leadGroup is run by the group, with an up-to-date state, from when this
@@ -64,8 +68,11 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 		inFlight:  make(map[fsm.NodeNum]int64),
 		random:    rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 		ledger:    repair.NewLedger(copyTimeout),
+		trims:     repair.NewTrims(trimAgain),
+		service:   newTurn(),
 		deletions: deletions{ledger: reclaim.NewLedger(deleteTimeout)},
 	}
+	l.repair = newRepairDuty(l)
 	l.refreshFlight()
 	n.lead.Store(l)
 	defer n.lead.Store(nil)
@@ -75,7 +82,8 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 	tasks.Go(func() error { return l.every(min(n.config.UploadExpiry/10, time.Minute), l.expireUploads()) })
 	tasks.Go(func() error { return l.every(purgeInterval, l.purge) })
 	tasks.Go(func() error { return l.every(flightRefresh, l.refreshFlight) })
-	tasks.Go(func() error { return l.every(repairInterval, l.repairChunks()) })
+	tasks.Go(func() error { return l.every(repairInterval, l.repair.round) })
+	tasks.Go(func() error { return l.every(drainInterval, l.judgeDrains()) })
 	tasks.Go(func() error { return l.every(reclaimInterval, l.reclaimChunks()) })
 	err := tasks.Wait()
 	n.logger.Info("no longer leading")

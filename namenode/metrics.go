@@ -52,7 +52,7 @@ type stateCollector struct {
 	n                                                  *NameNode
 	leads, term, applied, inodes, chunks, uploads, dns *prometheus.Desc
 	garbage, orphans                                   *prometheus.Desc
-	under, missing, copies                             *prometheus.Desc // of the leader only
+	under, missing, draining, over, copies, trims      *prometheus.Desc // of the leader only
 }
 
 func newStateCollector(n *NameNode) *stateCollector {
@@ -60,25 +60,28 @@ func newStateCollector(n *NameNode) *stateCollector {
 		return prometheus.NewDesc("dfs_namenode_"+name, help, labels, nil)
 	}
 	return &stateCollector{
-		n:       n,
-		leads:   describe("leads", "1 while this NameNode is the leader."),
-		term:    describe("raft_term", "Raft term."),
-		applied: describe("applied_index", "Index of the last log entry applied."),
-		inodes:  describe("inodes", "Files and directories."),
-		chunks:  describe("chunks", "Chunks that the namespace knows."),
-		uploads: describe("uploads", "Uploads that are open."),
-		dns:     describe("datanodes", "DataNodes by state.", "state"),
-		garbage: describe("chunks_garbage", "Chunks that no file and no upload uses and that DataNodes still hold."),
-		orphans: describe("replicas_orphaned", "Replicas on DataNodes of chunks that the namespace does not know."),
-		under:   describe("chunks_under_replicated", "Chunks with too few live replicas when the leader last looked."),
-		missing: describe("chunks_missing", "Chunks without a live replica when the leader last looked."),
-		copies:  describe("copies_under_way", "Copies that the leader has ordered and that are not reported yet."),
+		n:        n,
+		leads:    describe("leads", "1 while this NameNode is the leader."),
+		term:     describe("raft_term", "Raft term."),
+		applied:  describe("applied_index", "Index of the last log entry applied."),
+		inodes:   describe("inodes", "Files and directories."),
+		chunks:   describe("chunks", "Chunks that the namespace knows."),
+		uploads:  describe("uploads", "Uploads that are open."),
+		dns:      describe("datanodes", "DataNodes by state.", "state"),
+		under:    describe("chunks_under_replicated", "Chunks with too few live replicas when the leader last looked."),
+		missing:  describe("chunks_missing", "Chunks without a live replica when the leader last looked."),
+		draining: describe("chunks_draining", "Chunks with too few replicas on DataNodes in service, but enough in all, when the leader last looked."),
+		over:     describe("chunks_over_replicated", "Chunks with more live replicas than wanted when the leader last looked."),
+		trims:    describe("trims_under_way", "Replicas too many that the leader has ordered to be removed and that are not reported as gone yet."),
+		copies:   describe("copies_under_way", "Copies that the leader has ordered and that are not reported yet."),
+		garbage:  describe("chunks_garbage", "Chunks that no file and no upload uses and that DataNodes still hold."),
+		orphans:  describe("replicas_orphaned", "Replicas on DataNodes of chunks that the namespace does not know."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (s *stateCollector) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.leads, s.term, s.applied, s.inodes, s.chunks, s.uploads, s.dns, s.garbage, s.orphans, s.under, s.missing, s.copies} {
+	for _, d := range []*prometheus.Desc{s.leads, s.term, s.applied, s.inodes, s.chunks, s.uploads, s.dns, s.garbage, s.orphans, s.under, s.missing, s.draining, s.over, s.copies, s.trims} {
 		descriptions <- d
 	}
 }
@@ -91,10 +94,14 @@ func (s *stateCollector) Collect(values chan<- prometheus.Metric) {
 	leads := 0.0
 	if l := s.n.lead.Load(); l != nil {
 		leads = 1
-		gauge(s.copies, float64(l.copiesUnderWay()))
+		copies, trims := l.underWay()
+		gauge(s.copies, float64(copies))
+		gauge(s.trims, float64(trims))
 		if report := l.surveyed.Load(); report != nil {
 			gauge(s.under, float64(report.Under))
 			gauge(s.missing, float64(report.Missing))
+			gauge(s.draining, float64(report.Draining))
+			gauge(s.over, float64(report.Over))
 		}
 	}
 	var inodes, chunks, uploads, garbage, orphans int

@@ -40,6 +40,9 @@ func (n *NameNode) heartbeat(c *call) (reply, error) {
 	if len(request.Removed)+len(request.Corrupt) > 0 || page != nil && page.Last {
 		l.unsettled.Store(true)
 	}
+	if len(request.Added) > 0 {
+		l.repair.refill()
+	}
 	answer := protocol.HeartbeatReply{
 		ClusterID: n.clusterID(), Term: l.term, WantInventory: need && request.Incarnation > 0,
 		Interval: l.beat().Milliseconds(), Nodes: []protocol.Target{},
@@ -179,14 +182,28 @@ func (n *NameNode) listNodes(*call) (reply, error) {
 	answer := protocol.NodesReply{Nodes: []protocol.NodeInfo{}}
 	n.machine.Read(func(s *fsm.State) {
 		for _, node := range s.Nodes() {
-			answer.Nodes = append(answer.Nodes, protocol.NodeInfo{
-				ID: node.ID, URL: node.URL, Rack: node.Rack, State: stateOf(&node), Writable: node.Writable,
-				Capacity: node.Capacity, Used: node.Used, Free: node.Free, Chunks: node.Chunks,
-				Incarnation: node.Incarnation, LastHeartbeat: node.LastHeartbeat.UTC(),
-			})
+			answer.Nodes = append(answer.Nodes, nodeInfo(&node))
 		}
 	})
 	return reply{http.StatusOK, answer}, nil
+}
+
+func nodeInfo(node *fsm.Node) protocol.NodeInfo {
+	return protocol.NodeInfo{
+		ID: node.ID, URL: node.URL, Rack: node.Rack, State: stateOf(node), Service: serviceOf(node.Service), Writable: node.Writable,
+		Capacity: node.Capacity, Used: node.Used, Free: node.Free, Chunks: node.Chunks,
+		Incarnation: node.Incarnation, LastHeartbeat: node.LastHeartbeat.UTC(),
+	}
+}
+
+func serviceOf(service fsm.Service) string {
+	switch service {
+	case fsm.Draining:
+		return protocol.StateDraining
+	case fsm.Drained:
+		return protocol.StateDrained
+	}
+	return protocol.InService
 }
 
 // stateOf is the one word that an operator sees: what is wrong comes before

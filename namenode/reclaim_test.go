@@ -67,8 +67,8 @@ func (f *fleet) waitDeletes(want deletes) {
 	}
 }
 
-// obey has the nodes report what they were told to delete as removed.
-func (f *fleet) obey(told deletes) {
+// carryOut has the nodes report what they were told to delete as removed.
+func (f *fleet) carryOut(told deletes) {
 	f.n.t.Helper()
 	for id, ids := range told {
 		f.report(id, func(h *protocol.HeartbeatRequest) { h.Removed = ids })
@@ -116,7 +116,7 @@ func TestDeletedFileIsReclaimed(t *testing.T) {
 		t.Errorf("while chunks are being deleted, the next heartbeat is due after %d ms", reply.Interval)
 	}
 	f.wantMetrics("chunks_garbage 1", "deletes_ordered_total 3")
-	f.obey(want)
+	f.carryOut(want)
 	if report := f.n.fsck(); !report.Healthy || report.Orphaned != 0 || report.Chunks != 1 {
 		t.Errorf("after it was deleted: %+v", report)
 	}
@@ -141,16 +141,16 @@ func TestUploadsAreReclaimedWhenTheyAreOver(t *testing.T) {
 		want[id] = []dfs.ChunkID{marker}
 	}
 	f.waitDeletes(want)
-	f.obey(want)
+	f.carryOut(want)
 	f.n.must(http.MethodDelete, "/uploads/"+allocation.UploadID.String(), nil, nil)
 	want = deletes{"dn1": {first, second}}
 	f.waitDeletes(want)
-	f.obey(want)
+	f.carryOut(want)
 	f.hold("dn2", third, second)
 	f.wantMetrics("replicas_orphaned 2")
 	want = deletes{"dn2": {second, third}}
 	f.waitDeletes(want)
-	f.obey(want)
+	f.carryOut(want)
 	f.wantMetrics("replicas_orphaned 0", "chunks 0")
 }
 
@@ -181,7 +181,7 @@ func TestWhoIsNotTold(t *testing.T) {
 	f.waitDeletes(deletes{"dn2": {chunk}})
 	back.heartbeat.Digest--
 	f.waitDeletes(deletes{"dn1": {chunk}})
-	f.obey(deletes{"dn1": {chunk}, "dn2": {chunk}})
+	f.carryOut(deletes{"dn1": {chunk}, "dn2": {chunk}})
 	f.n.upload(f.nodes, "/g", "data")
 	if got := f.n.firstChunk("/g"); got != chunk+2 {
 		t.Errorf("a new file got chunk %s, which may be that on dn2", got)

@@ -68,6 +68,8 @@ func endpoints() []struct {
 		{protocol.Heartbeat, (*NameNode).heartbeat},
 		{protocol.Announce, (*NameNode).announce},
 		{protocol.ListNodes, (*NameNode).listNodes},
+		{protocol.DrainNode, (*NameNode).drainNode},
+		{protocol.UndrainNode, (*NameNode).undrainNode},
 		{protocol.Fsck, (*NameNode).fsck},
 		{protocol.GetLeader, (*NameNode).getLeader},
 		{protocol.JoinCluster, (*NameNode).joinCluster},

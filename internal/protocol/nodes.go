@@ -100,12 +100,17 @@ const (
 	StateDrained  = "drained"
 )
 
+// InService is the service of a DataNode that is not to be emptied. The others
+// are StateDraining and StateDrained.
+const InService = "in_service"
+
 // NodeInfo is a DataNode as GET /nodes shows it.
 type NodeInfo struct {
 	ID            dfs.NodeID `json:"id"`
 	URL           string     `json:"url"`
 	Rack          string     `json:"rack"`
-	State         string     `json:"state"`
+	State         string     `json:"state"`   // what is wrong, or else what is wanted of it
+	Service       string     `json:"service"` // what is wanted of it
 	Writable      bool       `json:"writable"`
 	Capacity      int64      `json:"capacity"`
 	Used          int64      `json:"used"`

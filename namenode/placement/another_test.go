@@ -16,29 +16,33 @@ func TestAnother(t *testing.T) {
 		name    string
 		nodes   []Node
 		holders []uint32
+		avoid   []uint32
 		want    []uint32 // any of them; none: no node
 	}{
-		{"the one that lacks it", []Node{usable(1, ""), usable(2, ""), usable(3, "")}, []uint32{1, 3}, []uint32{2}},
-		{"all have it", []Node{usable(1, ""), usable(2, "")}, []uint32{1, 2}, nil},
-		{"nobody there", nil, []uint32{1}, nil},
-		{"another rack", []Node{usable(1, "a"), usable(2, "a"), usable(3, "b")}, []uint32{1}, []uint32{3}},
-		{"the emptier rack", []Node{usable(1, "a"), usable(2, "a"), usable(3, "b"), usable(4, "a"), usable(5, "b")}, []uint32{1, 2, 3}, []uint32{5}},
-		{"no other rack", []Node{usable(1, "a"), usable(2, "a")}, []uint32{1}, []uint32{2}},
-		{"not live", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.Live = false })}, []uint32{1}, nil},
-		{"draining", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.Serving = false })}, []uint32{1}, nil},
-		{"not writable", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.Writable = false })}, []uint32{1}, nil},
-		{"full", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.Free = 99 })}, []uint32{1}, nil},
-		{"spoken for", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.InFlight = 901 })}, []uint32{1}, nil},
-		{"just fits", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.InFlight = 900 })}, []uint32{1}, []uint32{2}},
+		{"the one that lacks it", []Node{usable(1, ""), usable(2, ""), usable(3, "")}, []uint32{1, 3}, nil, []uint32{2}},
+		{"all have it", []Node{usable(1, ""), usable(2, "")}, []uint32{1, 2}, nil, nil},
+		{"nobody there", nil, []uint32{1}, nil, nil},
+		{"another rack", []Node{usable(1, "a"), usable(2, "a"), usable(3, "b")}, []uint32{1}, nil, []uint32{3}},
+		{"the emptier rack", []Node{usable(1, "a"), usable(2, "a"), usable(3, "b"), usable(4, "a"), usable(5, "b")}, []uint32{1, 2, 3}, nil, []uint32{5}},
+		{"no other rack", []Node{usable(1, "a"), usable(2, "a")}, []uint32{1}, nil, []uint32{2}},
+		{"not live", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.Live = false })}, []uint32{1}, nil, nil},
+		{"draining", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.Serving = false })}, []uint32{1}, nil, nil},
+		{"not writable", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.Writable = false })}, []uint32{1}, nil, nil},
+		{"full", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.Free = 99 })}, []uint32{1}, nil, nil},
+		{"spoken for", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.InFlight = 901 })}, []uint32{1}, nil, nil},
+		{"just fits", []Node{usable(1, ""), with(usable(2, ""), func(n *Node) { n.InFlight = 900 })}, []uint32{1}, nil, []uint32{2}},
 		{
 			"the rack of a holder that takes nothing more counts",
 			[]Node{with(usable(1, "a"), func(n *Node) { n.Live, n.Free = false, 0 }), usable(2, "a"), usable(3, "b")},
-			[]uint32{1}, []uint32{3},
+			[]uint32{1}, nil, []uint32{3},
 		},
+		{"one that is to be avoided", []Node{usable(1, ""), usable(2, ""), usable(3, "")}, []uint32{1}, []uint32{2}, []uint32{3}},
+		{"all others are to be avoided", []Node{usable(1, ""), usable(2, "")}, []uint32{1}, []uint32{2}, nil},
+		{"the rack of one that is to be avoided is free", []Node{usable(1, "a"), usable(2, "b"), usable(3, "a"), usable(4, "b")}, []uint32{1}, []uint32{2}, []uint32{4}},
 	}
 	for _, test := range tests {
 		for seed := range uint64(20) {
-			got, ok := Another(test.nodes, 100, test.holders, rand.New(rand.NewPCG(seed, 0)))
+			got, ok := Another(test.nodes, 100, test.holders, test.avoid, rand.New(rand.NewPCG(seed, 0)))
 			if ok != (len(test.want) > 0) || ok && got != test.want[0] {
 				t.Fatalf("%s: got %d, %v; want %v", test.name, got, ok, test.want)
 			}
@@ -55,7 +59,7 @@ func TestAnotherPrefersRoom(t *testing.T) {
 	counts := make(map[uint32]int)
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 1000 {
-		num, _ := Another(nodes, 1, nil, random)
+		num, _ := Another(nodes, 1, nil, nil, random)
 		counts[num]++
 	}
 	if counts[1] < 850 || counts[2] < 50 {

@@ -20,15 +20,22 @@ type world struct {
 	nodes []fsm.Node
 	files []fsm.File
 	free  map[fsm.NodeNum]int64
+
+	unreported map[replica]bool // known only from a commit
+}
+
+type replica struct {
+	node  fsm.NodeNum
+	chunk dfs.ChunkID
 }
 
 // newWorld has count nodes, all up and on one rack.
 func newWorld(count int) *world {
-	w := &world{free: make(map[fsm.NodeNum]int64)}
+	w := &world{free: make(map[fsm.NodeNum]int64), unreported: make(map[replica]bool)}
 	for i := range count {
 		num := fsm.NodeNum(i + 1)
 		w.nodes = append(w.nodes, fsm.Node{
-			Num: num, ID: dfs.NodeID(fmt.Sprintf("dn%d", num)), URL: fmt.Sprintf("http://dn%d:9000", num), Incarnation: 1, Writable: true,
+			Num: num, ID: dfs.NodeID(fmt.Sprintf("dn%d", num)), URL: fmt.Sprintf("http://dn%d:9000", num), Incarnation: 1, Writable: true, Inventoried: true,
 		})
 		w.free[num] = 1 << 30
 	}
@@ -63,8 +70,17 @@ func (w *world) file(replication int, nums ...fsm.NodeNum) dfs.ChunkID {
 
 func (w *world) chunk(id dfs.ChunkID) *fsm.Chunk { return &w.files[id-1].Contents[0] }
 
+func (w *world) lookup(id dfs.ChunkID) (fsm.Chunk, bool) {
+	if id == 0 || int(id) > len(w.files) {
+		return fsm.Chunk{}, false
+	}
+	return *w.chunk(id), true
+}
+
 func (w *world) view() View {
-	return View{Now: w.now, Nodes: w.nodes, Files: func(yield func(*fsm.File) bool) {
+	return View{Now: w.now, Nodes: w.nodes, Chunk: w.lookup, Reported: func(num fsm.NodeNum, id dfs.ChunkID) bool {
+		return !w.unreported[replica{num, id}]
+	}, Files: func(yield func(*fsm.File) bool) {
 		for i := range w.files {
 			if !yield(&w.files[i]) {
 				return

@@ -50,21 +50,26 @@ func (l *Ledger) Settle(now time.Time, needed func(*Copy) bool) (overdue []Copy)
 }
 
 // NeededIn tells of a copy whether it still makes sense: the chunk is in use
-// and lacks replicas, and the target answers and does not hold it.
-func NeededIn(s *fsm.State) func(*Copy) bool {
+// and there is still wrong with it what was, and the target answers, is in
+// service and does not hold it.
+func NeededIn(view View) func(*Copy) bool {
+	f := newFleet(&view)
 	return func(c *Copy) bool {
-		chunk, known := s.Chunk(c.Chunk.ID)
-		target, registered := s.NodeByNum(c.Target)
-		if !known || chunk.Refs == 0 || !registered || target.Liveness == fsm.Down || slices.Contains(chunk.Replicas, c.Target) {
+		chunk, known := view.Chunk(c.Chunk.ID)
+		target, registered := f.nodes[c.Target]
+		if !known || chunk.Refs == 0 || !registered || target.Liveness == fsm.Down || target.Service != fsm.InService ||
+			slices.Contains(chunk.Replicas, c.Target) {
 			return false
 		}
-		live := 0
-		for _, num := range chunk.Replicas {
-			if n, ok := s.NodeByNum(num); ok && n.Liveness != fsm.Down && n.URL != "" {
-				live++
-			}
+		p := Problem{Chunk: chunk, Wanted: c.Wanted}
+		f.judge(&p)
+		switch {
+		case len(p.Serving) < c.Wanted:
+			return true
+		case c.From != 0:
+			return p.Kind == 0 && slices.Contains(p.Serving, c.From)
 		}
-		return live < c.Wanted
+		return c.Kind == Misplaced && !f.onRackOf(p.Serving, c.Target)
 	}
 }
 
@@ -104,17 +109,19 @@ func (l *Ledger) Ongoing() []Copy {
 // Empty tells whether nothing is under way or overdue.
 func (l *Ledger) Empty() bool { return len(l.orders) == 0 }
 
-// targets returns where copies of the chunk are under way, and where they are
-// overdue.
-func (l *Ledger) targets(id dfs.ChunkID) (ongoing, overdue []fsm.NodeNum) {
+// targets is where copies of a chunk are under way, and where they are overdue.
+type targets struct{ ongoing, overdue []fsm.NodeNum }
+
+func (l *Ledger) targets() map[dfs.ChunkID]targets {
+	found := make(map[dfs.ChunkID]targets, len(l.orders))
 	for _, o := range l.orders {
-		switch {
-		case o.Chunk.ID != id:
-		case o.overdue:
-			overdue = append(overdue, o.Target)
-		default:
-			ongoing = append(ongoing, o.Target)
+		t := found[o.Chunk.ID]
+		if o.overdue {
+			t.overdue = append(t.overdue, o.Target)
+		} else {
+			t.ongoing = append(t.ongoing, o.Target)
 		}
+		found[o.Chunk.ID] = t
 	}
-	return ongoing, overdue
+	return found
 }

@@ -134,6 +134,8 @@ func TestNeededIn(t *testing.T) {
 		{"the target has it", []fsm.Command{added(3)}, false},
 		{"another has it, so that there are enough", []fsm.Command{added(4)}, false},
 		{"another has it, but one more is down", []fsm.Command{added(4), down(1)}, true},
+		{"the target is to be emptied", []fsm.Command{&fsm.SetService{Node: 3, Service: fsm.Draining}}, false},
+		{"another has it, but one is to be emptied", []fsm.Command{added(4), &fsm.SetService{Node: 1, Service: fsm.Draining}}, true},
 		{"the target is down", []fsm.Command{down(3)}, false},
 		{"the file is deleted", []fsm.Command{&fsm.Delete{Path: path}}, false},
 	}
@@ -143,12 +145,12 @@ func TestNeededIn(t *testing.T) {
 			apply(c)
 		}
 		c := Copy{Chunk: fsm.Chunk{ID: 1}, Wanted: 3, Target: 3, Sources: []fsm.NodeNum{1}}
-		if got := NeededIn(m.Freeze())(&c); got != test.want {
+		if got := NeededIn(ViewOf(m.Freeze()))(&c); got != test.want {
 			t.Errorf("%s: %v", test.name, got)
 		}
 	}
 	m, _ := stateWith(t, 2, 1, 2)
-	if NeededIn(m.Freeze())(&Copy{Chunk: fsm.Chunk{ID: 99}, Wanted: 3, Target: 1}) || NeededIn(m.Freeze())(&Copy{Chunk: fsm.Chunk{ID: 1}, Wanted: 3, Target: 9}) {
+	if NeededIn(ViewOf(m.Freeze()))(&Copy{Chunk: fsm.Chunk{ID: 99}, Wanted: 3, Target: 1}) || NeededIn(ViewOf(m.Freeze()))(&Copy{Chunk: fsm.Chunk{ID: 1}, Wanted: 3, Target: 9}) {
 		t.Error("a copy of what is not known")
 	}
 }

@@ -10,13 +10,10 @@ import (
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
-// maxPaths bounds how many files are named for one chunk.
-const maxPaths = 10
-
-// goneAfter is how long a node is silent before it is taken for gone for good.
-// It does not speak for a partition any more, or nodes that were lost one by
-// one over the years would hold up repair for ever.
-const goneAfter = 24 * time.Hour
+const (
+	maxPaths   = 10  // files named for one chunk
+	maxMovable = 128 // chunks listed for balancing, of each node
+)
 
 // Kind is what is wrong with a chunk. The higher, the worse.
 type Kind uint8
@@ -24,23 +21,36 @@ type Kind uint8
 // The kinds.
 const (
 	Over      Kind = iota + 1 // more live replicas than wanted
+	Draining                  // enough, but some on nodes that are being emptied
 	Misplaced                 // enough, on fewer racks than there could be
 	Under                     // fewer live replicas than wanted, but at least one
 	Missing                   // no live replica
 )
 
-// View is the part of the state that is surveyed.
+// View is the part of the state that is looked at, and what the leader knows
+// beyond it. The functions may be nil unless they are said to be needed.
 type View struct {
 	Now   time.Time // of the state's own clock
 	Nodes []fsm.Node
-	// Files yields every file that counts. What it yields is used only until
-	// the next one.
+	// Files yields every file that counts; Survey needs it. What it yields is
+	// used only until the next one.
 	Files iter.Seq[*fsm.File]
+	// Chunk returns a chunk as it is now; all but Survey need it.
+	Chunk func(dfs.ChunkID) (fsm.Chunk, bool)
+	// Reported tells whether the node itself reported the replica; trims need it.
+	Reported func(fsm.NodeNum, dfs.ChunkID) bool
+
+	Doomed    Doomed
+	Watched   func(dfs.ChunkID) bool // surplus that is being watched is listed before any other
+	Imbalance *Imbalance             // asks for chunks to move; nil for none
 }
 
 // ViewOf returns the view of a state that does not change any more.
 func ViewOf(s *fsm.State) View {
-	return View{Now: s.Clock(), Nodes: s.Nodes(), Files: func(yield func(*fsm.File) bool) { s.Walk(yield) }}
+	return View{
+		Now: s.Clock(), Nodes: s.Nodes(), Files: func(yield func(*fsm.File) bool) { s.Walk(yield) },
+		Chunk: s.Chunk, Reported: s.Reported,
+	}
 }
 
 // Report is what a survey found. The counts are of chunks; one that is wrong
@@ -53,9 +63,18 @@ type Report struct {
 	Missing   int64
 	Corrupt   int64 // too few replicas, and one of the lost was found damaged
 	Misplaced int64
+	Draining  int64
 
 	Problems  []Problem // the worst first
 	Truncated bool      // there are more problems than are listed
+
+	// Surplus is chunks that have enough replicas in service and others besides.
+	Surplus []Problem
+	// Movable is, for each node that is too full, chunks which are as they should
+	// be and which a node that is too empty lacks.
+	Movable map[fsm.NodeNum][]Problem
+	// WantedOf is, for each chunk with doomed replicas, how many are wanted now.
+	WantedOf map[dfs.ChunkID]int
 
 	InService int // DataNodes, without those that are gone for good
 	Down      int // of those
@@ -63,30 +82,39 @@ type Report struct {
 
 // Problem is one chunk that is not as it should be.
 type Problem struct {
-	Kind   Kind
-	Chunk  fsm.Chunk
-	Files  []string // paths, of the first few that use it
-	Wanted int      // replicas: the most that one of its files asks for
-	Live   []fsm.NodeNum
-	Lost   []fsm.NodeNum // replicas on nodes that are down
+	Kind    Kind
+	Chunk   fsm.Chunk
+	Files   []string // paths, of the first few that use it
+	Wanted  int      // replicas: the most that one of its files asks for
+	Live    []fsm.NodeNum
+	Lost    []fsm.NodeNum // replicas on nodes that are down
+	Serving []fsm.NodeNum // of the live ones: those that are to stay
+	Doomed  []fsm.NodeNum // of the live ones: those that are being trimmed
 }
+
+// standing is how many live replicas can be counted on for now.
+func (p *Problem) standing() int { return len(p.Live) - len(p.Doomed) }
+
+// trimmable tells whether there is a replica too many.
+func (p *Problem) trimmable() bool { return len(p.Serving) >= p.Wanted && p.standing() > p.Wanted }
 
 // Healthy tells whether every file has all its replicas where they should be.
 func (r *Report) Healthy() bool { return r.Under == 0 && r.Missing == 0 && r.Misplaced == 0 }
 
 // MassLoss tells whether so many nodes are down at once that it is taken for a
 // partition: most of them are likely to come back with all that they hold.
-func (r *Report) MassLoss() bool { return r.Down >= 2 && 3*r.Down > r.InService }
+func (r *Report) MassLoss() bool { return massLoss(r.Down, r.InService) }
 
 // Survey looks at every chunk and lists at most limit problems of each degree,
 // and at most limit in all. When there are more of one degree, random, if not
 // nil, decides which, so that none is passed over for ever.
 func Survey(view View, limit int, random *rand.Rand) *Report {
 	s := &surveyor{
-		limit: limit, random: random, nodes: make(map[fsm.NodeNum]fsm.Node, len(view.Nodes)),
-		shared: make(map[dfs.ChunkID]*Problem), found: make(map[degree]*sample),
+		fleet: newFleet(&view), view: &view, limit: limit, random: random,
+		shared: make(map[dfs.ChunkID]*Problem), found: make(map[degree]*sample), movable: make(map[fsm.NodeNum]*sample),
 	}
-	s.countNodes(view)
+	s.report.WantedOf = make(map[dfs.ChunkID]int)
+	s.report.InService, s.report.Down = s.fleet.inService, s.fleet.down
 	for file := range view.Files {
 		s.report.Files++
 		for i := range file.Contents {
@@ -97,6 +125,33 @@ func Survey(view View, limit int, random *rand.Rand) *Report {
 		s.judge(*s.shared[id], "")
 	}
 	return s.finish()
+}
+
+// Refresh returns the report with its problems as they are now: those that are
+// solved are left out. It does not find new ones, and the counts of chunks stay
+// those of the survey.
+func Refresh(report *Report, view View) *Report {
+	f := newFleet(&view)
+	fresh := *report
+	fresh.InService, fresh.Down = f.inService, f.down
+	fresh.Problems = f.again(report.Problems, &view, func(p *Problem) bool { return p.Kind > Over })
+	fresh.Surplus = f.again(report.Surplus, &view, (*Problem).trimmable)
+	return &fresh
+}
+
+func (f *fleet) again(problems []Problem, view *View, keep func(*Problem) bool) []Problem {
+	kept := make([]Problem, 0, len(problems))
+	for _, p := range problems {
+		chunk, known := view.Chunk(p.Chunk.ID)
+		if !known || chunk.Refs == 0 {
+			continue
+		}
+		p.Chunk = chunk
+		if f.judge(&p); keep(&p) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
 }
 
 // degree is how bad a problem is: by kind, then by how few replicas live.
@@ -112,40 +167,39 @@ func (d degree) compare(other degree) int {
 	return d.live - other.live
 }
 
-// sample is the problems of one degree that are listed, of all that were seen.
+// sample is a bounded choice of all problems that were seen.
 type sample struct {
 	listed []Problem
 	seen   int64
 }
 
-type surveyor struct {
-	limit  int
-	random *rand.Rand
-	nodes  map[fsm.NodeNum]fsm.Node
-	racks  int // that replicas could be spread over
-	shared map[dfs.ChunkID]*Problem
-	found  map[degree]*sample
-	report Report
+// add takes p in, or, when there are limit already, lets random decide which
+// one goes: each stays with the same chance (Vitter's algorithm R).
+func (s *sample) add(p Problem, limit int, random *rand.Rand) {
+	s.seen++
+	if len(s.listed) < limit {
+		s.listed = append(s.listed, p)
+		return
+	}
+	if random == nil {
+		return
+	}
+	if i := random.Int64N(s.seen); i < int64(limit) {
+		s.listed[i] = p
+	}
 }
 
-func (s *surveyor) countNodes(view View) {
-	racks := make(map[string]bool)
-	for _, n := range view.Nodes {
-		s.nodes[n.Num] = n
-		gone := n.Liveness == fsm.Down && view.Now.Sub(n.LastHeartbeat) > goneAfter
-		if n.Service != fsm.InService || gone {
-			continue
-		}
-		s.report.InService++
-		if n.Liveness == fsm.Down {
-			s.report.Down++
-			continue
-		}
-		if n.URL != "" {
-			racks[n.Rack] = true
-		}
-	}
-	s.racks = len(racks)
+type surveyor struct {
+	fleet   *fleet
+	view    *View
+	limit   int
+	random  *rand.Rand
+	shared  map[dfs.ChunkID]*Problem
+	found   map[degree]*sample
+	watched []Problem // surplus
+	surplus sample
+	movable map[fsm.NodeNum]*sample
+	report  Report
 }
 
 // visit judges a chunk that one file uses, and keeps one that several use until
@@ -169,99 +223,73 @@ func (s *surveyor) visit(file *fsm.File, chunk *fsm.Chunk) {
 // judge decides what is wrong with the chunk of p, if anything. It belongs to
 // the file at path unless p lists several.
 func (s *surveyor) judge(p Problem, path string) {
+	s.fleet.judge(&p)
+	s.count(&p)
+	if p.Kind == 0 {
+		s.offer(&p)
+		return
+	}
+	if p.Files == nil {
+		p.Files = []string{path}
+	}
+	s.list(p)
+	if p.trimmable() {
+		if s.view.Watched != nil && len(s.watched) < s.limit && s.view.Watched(p.Chunk.ID) {
+			s.watched = append(s.watched, p)
+		} else {
+			s.surplus.add(p, s.limit, s.random)
+		}
+	}
+}
+
+func (s *surveyor) count(p *Problem) {
 	s.report.Chunks++
-	p.Live, p.Lost = s.split(p.Chunk.Replicas)
-	live := len(p.Live)
-	if live < p.Wanted {
+	if len(p.Live) > p.Wanted {
+		s.report.Over++
+	}
+	if s.view.Doomed != nil && len(s.view.Doomed(p.Chunk.ID)) > 0 {
+		s.report.WantedOf[p.Chunk.ID] = p.Wanted
+	}
+	switch p.Kind {
+	case Missing, Under:
 		s.report.Under++
 		if len(p.Chunk.Damaged) > 0 {
 			s.report.Corrupt++
 		}
-	}
-	misplaced := live >= p.Wanted && s.spread(p.Live) < min(p.Wanted, s.racks)
-	if live > p.Wanted {
-		s.report.Over++
-		p.Kind = Over
-	}
-	switch {
-	case live == 0 && p.Wanted > 0:
-		s.report.Missing++
-		p.Kind = Missing
-	case live < p.Wanted:
-		p.Kind = Under
-	case misplaced:
+		if p.Kind == Missing {
+			s.report.Missing++
+		}
+	case Misplaced:
 		s.report.Misplaced++
-		p.Kind = Misplaced
-	}
-	if p.Kind != 0 {
-		s.list(p, path)
+	case Draining:
+		s.report.Draining++
 	}
 }
 
-// split parts the replicas into those that answer and those whose node is
-// down. A suspect node is only slow so far.
-func (s *surveyor) split(replicas []fsm.NodeNum) (live, lost []fsm.NodeNum) {
-	if s.allLive(replicas) {
-		return replicas, nil // shared with the state, which never changes it
+// offer lists a chunk that is as it should be among those that could be moved.
+func (s *surveyor) offer(p *Problem) {
+	if s.view.Imbalance == nil || !s.view.Imbalance.lackedByEmpty(p.Live) {
+		return
 	}
-	for _, num := range replicas {
-		switch n, known := s.nodes[num]; {
-		case !known || n.URL == "": // nobody could read from it
-		case n.Liveness == fsm.Down:
-			lost = append(lost, num)
-		default:
-			live = append(live, num)
+	for _, num := range p.Live {
+		if !s.view.Imbalance.full[num] {
+			continue
 		}
-	}
-	return live, lost
-}
-
-func (s *surveyor) allLive(replicas []fsm.NodeNum) bool {
-	for _, num := range replicas {
-		if n, known := s.nodes[num]; !known || n.URL == "" || n.Liveness == fsm.Down {
-			return false
+		if s.movable[num] == nil {
+			s.movable[num] = new(sample)
 		}
+		s.movable[num].add(*p, maxMovable, s.random)
 	}
-	return true
 }
 
-// spread counts the racks of the nodes.
-func (s *surveyor) spread(nums []fsm.NodeNum) int {
-	count := 0
-	for i, num := range nums {
-		again := slices.ContainsFunc(nums[:i], func(other fsm.NodeNum) bool {
-			return s.nodes[other].Rack == s.nodes[num].Rack
-		})
-		if !again {
-			count++
-		}
-	}
-	return count
-}
-
-func (s *surveyor) list(p Problem, path string) {
+func (s *surveyor) list(p Problem) {
 	at := degree{p.Kind, len(p.Live)}
 	group := s.found[at]
 	if group == nil {
 		group = new(sample)
 		s.found[at] = group
 	}
-	group.seen++
-	if p.Files == nil {
-		p.Files = []string{path}
-	}
-	if len(group.listed) < s.limit {
-		group.listed = append(group.listed, p)
-		return
-	}
-	s.report.Truncated = true
-	if s.random == nil {
-		return
-	}
-	// Each problem stays with the same chance (Vitter's algorithm R).
-	if i := s.random.Int64N(group.seen); i < int64(s.limit) {
-		group.listed[i] = p
-	}
+	group.add(p, s.limit, s.random)
 }
 
 func (s *surveyor) finish() *Report {
@@ -272,17 +300,26 @@ func (s *surveyor) finish() *Report {
 	slices.SortFunc(degrees, degree.compare)
 	for _, d := range degrees {
 		group := s.found[d]
-		if s.random != nil { // the end of a group may be cut off
-			s.random.Shuffle(len(group.listed), func(i, j int) {
-				group.listed[i], group.listed[j] = group.listed[j], group.listed[i]
-			})
-		}
+		s.report.Truncated = s.report.Truncated || group.seen > int64(len(group.listed))
+		s.shuffle(group.listed) // the end of a group may be cut off
 		s.report.Problems = append(s.report.Problems, group.listed...)
 	}
 	if len(s.report.Problems) > s.limit {
 		s.report.Problems, s.report.Truncated = s.report.Problems[:s.limit], true
 	}
+	s.report.Surplus = append(s.watched, s.surplus.listed[:min(len(s.surplus.listed), s.limit-len(s.watched))]...)
+	s.report.Movable = make(map[fsm.NodeNum][]Problem, len(s.movable))
+	for num, group := range s.movable {
+		s.shuffle(group.listed)
+		s.report.Movable[num] = group.listed
+	}
 	return &s.report
+}
+
+func (s *surveyor) shuffle(problems []Problem) {
+	if s.random != nil {
+		s.random.Shuffle(len(problems), func(i, j int) { problems[i], problems[j] = problems[j], problems[i] })
+	}
 }
 
 func sortedKeys(m map[dfs.ChunkID]*Problem) []dfs.ChunkID {

@@ -26,7 +26,29 @@ func TestSurvey(t *testing.T) {
 			Report{Files: 1, Chunks: 1, Under: 1}, Under, []fsm.NodeNum{1, 3}, []fsm.NodeNum{2}, false,
 		},
 		{"a suspect one is live", func(w *world) { w.set(fsm.Suspect, 2).file(3, 1, 2, 3) }, Report{Files: 1, Chunks: 1}, 0, nil, nil, true},
-		{"a draining one is live", func(w *world) { w.node(1).Service = fsm.Draining; w.file(3, 1, 2, 3) }, Report{Files: 1, Chunks: 1}, 0, nil, nil, true},
+		{
+			"one is to be emptied", func(w *world) { w.node(1).Service = fsm.Draining; w.file(3, 1, 2, 3) },
+			Report{Files: 1, Chunks: 1, Draining: 1}, Draining, []fsm.NodeNum{1, 2, 3}, nil, true,
+		},
+		{
+			"one has been emptied and got something all the same", func(w *world) { w.node(1).Service = fsm.Drained; w.file(3, 1, 2, 3) },
+			Report{Files: 1, Chunks: 1, Draining: 1}, Draining, []fsm.NodeNum{1, 2, 3}, nil, true,
+		},
+		{
+			"one is to be emptied and another is down", func(w *world) { w.set(fsm.Down, 2).node(1).Service = fsm.Draining; w.file(3, 1, 2, 3) },
+			Report{Files: 1, Chunks: 1, Under: 1}, Under, []fsm.NodeNum{1, 3}, []fsm.NodeNum{2}, false,
+		},
+		{
+			"one is to be emptied and there are enough others", func(w *world) { w.node(1).Service = fsm.Draining; w.file(3, 1, 2, 3, 4) },
+			Report{Files: 1, Chunks: 1, Over: 1}, Over, []fsm.NodeNum{1, 2, 3, 4}, nil, true,
+		},
+		{
+			"the others are on one rack", func(w *world) {
+				w.racks("c", "a", "a", "b").node(1).Service = fsm.Draining
+				w.file(2, 1, 2, 3)
+			},
+			Report{Files: 1, Chunks: 1, Over: 1, Misplaced: 1}, Misplaced, []fsm.NodeNum{1, 2, 3}, nil, false,
+		},
 		{
 			"never had enough", func(w *world) { w.file(3, 1, 2) },
 			Report{Files: 1, Chunks: 1, Under: 1}, Under, []fsm.NodeNum{1, 2}, nil, false,
@@ -85,7 +107,7 @@ func TestSurvey(t *testing.T) {
 		}
 		got.Problems = nil
 		if got.Files != want.Files || got.Chunks != want.Chunks || got.Under != want.Under || got.Over != want.Over ||
-			got.Missing != want.Missing || got.Corrupt != want.Corrupt || got.Misplaced != want.Misplaced {
+			got.Missing != want.Missing || got.Corrupt != want.Corrupt || got.Misplaced != want.Misplaced || got.Draining != want.Draining {
 			t.Errorf("%s: %+v; want %+v", test.name, *got, want)
 		}
 		if test.kind == 0 {

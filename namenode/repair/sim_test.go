@@ -1,0 +1,268 @@
+package repair
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/dfs-go/dfs-go/fsm"
+	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/namenode/placement"
+)
+
+// sim is a leader and its DataNodes, in steps of a second: what is ordered in
+// one is done in the next.
+type sim struct {
+	t        *testing.T
+	w        *world
+	random   *rand.Rand
+	clock    time.Time
+	quiet    time.Time
+	ledger   *Ledger
+	trims    *Trims
+	watch    *Watch
+	balancer *Balancer
+	delay    time.Duration
+	repairs  Limits
+	moves    Limits
+	flapping map[fsm.NodeNum]bool
+
+	copied, moved, trimmed int // so far
+}
+
+func newSim(t *testing.T, w *world, seed uint64) *sim {
+	begin := time.Unix(1000, 0)
+	return &sim{
+		t: t, w: w, random: dice(seed), clock: begin, quiet: begin.Add(-time.Hour),
+		ledger: NewLedger(time.Minute), trims: NewTrims(15 * time.Second), watch: NewWatch(), balancer: NewBalancer(4 * chunkSize),
+		delay: 5 * time.Second, flapping: make(map[fsm.NodeNum]bool),
+		repairs: Limits{PerTarget: 8, PerSource: 8, InCluster: 64}, moves: Limits{PerTarget: 2, PerSource: 4, InCluster: 8},
+	}
+}
+
+func (s *sim) view() View {
+	view := s.w.view()
+	view.Doomed = s.trims.Doomed()
+	return view
+}
+
+func (s *sim) trimView(report *Report) *TrimView {
+	return &TrimView{
+		View: s.view(), Report: report, Clock: s.clock, Delay: s.delay, Quiet: s.quiet, Watch: s.watch,
+		Copies: s.ledger, Trims: s.trims, Flapping: func(num fsm.NodeNum) bool { return s.flapping[num] },
+	}
+}
+
+// settle and plan do what the leader does with these.
+func (s *sim) settle() {
+	s.ledger.Settle(s.clock, NeededIn(s.view()))
+	s.trims.Settle(DoomedIn(s.view()))
+}
+
+func (s *sim) survey() *Report {
+	view := s.view()
+	view.Watched = s.watch.Holds(s.clock)
+	view.Imbalance = s.balancer.Look(view, s.ledger, s.trims)
+	report := Survey(view, 1000, s.random)
+	s.watch.Note(report.Surplus, s.clock)
+	s.trims.Want(report.WantedOf)
+	return report
+}
+
+func (s *sim) plan() *Report {
+	s.settle()
+	report := Refresh(s.survey(), s.view())
+	copies := Plan(report, s.w.placement(s.ledger), s.ledger, s.repairs, s.random)
+	s.w.check(s.t, copies, s.ledger, s.repairs)
+	s.ledger.Add(copies, s.clock)
+	trims := PlanTrims(s.trimView(report))
+	s.trims.Add(trims)
+	moves := s.balancer.PlanMoves(s.trimView(report), s.w.placement(s.ledger), s.moves, s.random)
+	if len(moves) > 0 {
+		s.w.check(s.t, moves, s.ledger, s.moves)
+	}
+	s.ledger.Add(moves, s.clock)
+	s.copied, s.moved, s.trimmed = s.copied+len(copies), s.moved+len(moves), s.trimmed+len(trims)
+	return report
+}
+
+// carryOut does what was ordered, as DataNodes do.
+func (s *sim) carryOut() {
+	s.t.Helper()
+	for i := range s.w.nodes {
+		node := &s.w.nodes[i]
+		if node.Liveness == fsm.Down {
+			continue
+		}
+		for _, c := range s.ledger.Take(node.Num) {
+			s.w.put(c.Chunk.ID, node.Num)
+		}
+		for _, trim := range s.trims.Take(node.Num, s.clock, KeepersIn(s.view())) {
+			s.obey(node.Num, &trim)
+		}
+	}
+}
+
+// obey removes a replica when enough keepers confirm theirs, and makes sure
+// that it was right to ask.
+func (s *sim) obey(victim fsm.NodeNum, trim *Trim) {
+	s.t.Helper()
+	held := s.w.chunk(trim.Chunk.ID).Replicas
+	confirmed := 0
+	for _, num := range trim.Keepers {
+		if slices.Contains(held, num) && num != victim && !slices.Contains(s.trims.doomed[trim.Chunk.ID], num) {
+			confirmed++
+		}
+	}
+	if confirmed != len(trim.Keepers) || confirmed < trim.Wanted {
+		s.t.Fatalf("of chunk %s, which %v hold, the replica on %d is to go, and %v are to keep theirs", trim.Chunk.ID, held, victim, trim.Keepers)
+	}
+	s.w.drop(trim.Chunk.ID, victim)
+}
+
+// step lets a second pass, in which all that is under way gets done.
+func (s *sim) step() *Report {
+	s.t.Helper()
+	s.clock = s.clock.Add(time.Second)
+	s.carryOut()
+	return s.plan()
+}
+
+// run goes on until nothing is wrong and nothing has been ordered for many
+// steps, or fails.
+func (s *sim) run(limit int) {
+	s.t.Helper()
+	calm := 0
+	for range limit {
+		before := s.copied + s.moved + s.trimmed
+		report := s.step()
+		still := s.copied+s.moved+s.trimmed == before && s.ledger.Empty() && s.trims.Outstanding() == 0
+		if still && report.Under == report.Missing && report.Over+report.Misplaced+report.Draining == 0 {
+			calm++
+		} else {
+			calm = 0
+		}
+		if calm == 50 {
+			return
+		}
+	}
+	report := s.survey()
+	report.Movable, report.Problems, report.Surplus = nil, nil, nil
+	s.t.Fatalf("not at rest after %d steps: %d copies, %d moves, %d trims, fills %v, %+v", limit, s.copied, s.moved, s.trimmed, s.w.fills(), *report)
+}
+
+// put and drop change what a node holds, and how full it is.
+func (w *world) put(id dfs.ChunkID, num fsm.NodeNum) {
+	chunk := w.chunk(id)
+	if slices.Contains(chunk.Replicas, num) {
+		return
+	}
+	chunk.Replicas = append(slices.Clone(chunk.Replicas), num)
+	slices.Sort(chunk.Replicas)
+	w.use(num, chunkSize)
+}
+
+func (w *world) drop(id dfs.ChunkID, num fsm.NodeNum) {
+	chunk := w.chunk(id)
+	chunk.Replicas = slices.DeleteFunc(slices.Clone(chunk.Replicas), func(other fsm.NodeNum) bool { return other == num })
+	w.use(num, -chunkSize)
+}
+
+func (w *world) use(num fsm.NodeNum, bytes int64) {
+	w.node(num).Used += bytes
+	w.node(num).Free -= bytes
+	w.node(num).Chunks += bytes / chunkSize
+	w.free[num] -= bytes
+}
+
+// capacity sets how many chunks each node has room for.
+func (w *world) capacity(chunks ...int) *world {
+	for i, count := range chunks {
+		w.nodes[i].Free = int64(count) * chunkSize
+		w.free[fsm.NodeNum(i+1)] = w.nodes[i].Free
+	}
+	return w
+}
+
+// fills is the used share of each node.
+func (w *world) fills() []float64 {
+	fills := make([]float64, len(w.nodes))
+	for i := range w.nodes {
+		fills[i] = float64(w.nodes[i].Used) / float64(max(1, w.nodes[i].Used+w.nodes[i].Free))
+	}
+	return fills
+}
+
+// fillUp adds chunks with the replication, spread at random over the nodes.
+func (w *world) fillUp(count, replication int, random *rand.Rand, nums ...fsm.NodeNum) {
+	for range count {
+		id := w.file(replication)
+		for range replication {
+			target, ok := placement.Another(w.onlyThese(nums), chunkSize, numbers(w.chunk(id).Replicas), nil, random)
+			if ok {
+				w.put(id, fsm.NodeNum(target))
+			}
+		}
+	}
+}
+
+func (w *world) onlyThese(nums []fsm.NodeNum) []placement.Node {
+	return slices.DeleteFunc(w.placement(NewLedger(time.Minute)), func(n placement.Node) bool {
+		return !slices.Contains(nums, fsm.NodeNum(n.Num))
+	})
+}
+
+func nums(from, through int) (all []fsm.NodeNum) {
+	for i := from; i <= through; i++ {
+		all = append(all, fsm.NodeNum(i))
+	}
+	return all
+}
+
+// TestAllComesToRest has nodes go down, come back, be emptied, files want more
+// and fewer replicas, in clusters with racks, and waits until all is well.
+func TestAllComesToRest(t *testing.T) {
+	for seed := range uint64(8) {
+		random := dice(seed)
+		w := newWorld(9).racks("a", "a", "a", "b", "b", "b", "c", "c", "c").capacity(400, 400, 400, 400, 400, 400, 400, 400, 400)
+		w.fillUp(200, 3, random, nums(1, 9)...)
+		s := newSim(t, w, seed)
+		lost, drained := fsm.NodeNum(1+random.IntN(9)), fsm.NodeNum(1+random.IntN(9))
+		w.set(fsm.Down, lost)
+		for range random.IntN(30) {
+			s.step()
+		}
+		w.node(drained).Service = fsm.Draining
+		for range random.IntN(30) {
+			s.step()
+		}
+		w.set(fsm.Up, lost)
+		s.quiet = s.clock
+		for range 50 {
+			w.files[random.IntN(len(w.files))].Replication = 2 + random.IntN(3)
+		}
+		s.run(3000)
+		if node := w.node(drained); node.Chunks != 0 {
+			t.Fatalf("seed %d: %d chunks are left on the node that was to be emptied", seed, node.Chunks)
+		}
+		for i := range w.files {
+			if p := (Problem{Chunk: *w.chunk(dfs.ChunkID(i + 1)), Wanted: w.files[i].Replication}); len(p.Chunk.Replicas) != p.Wanted {
+				t.Fatalf("seed %d: chunk %s is on %v, %d are wanted", seed, p.Chunk.ID, p.Chunk.Replicas, p.Wanted)
+			}
+		}
+	}
+}
+
+// TestRackOfFewIsUsed moves chunks that all lie on one rack.
+func TestRackOfFewIsUsed(t *testing.T) {
+	for seed := range uint64(5) {
+		w := newWorld(6).racks("a", "a", "a", "a", "b", "c").capacity(300, 300, 300, 300, 300, 300)
+		w.fillUp(100, 3, dice(seed), nums(1, 4)...)
+		s := newSim(t, w, seed)
+		s.run(2000)
+		if report := s.survey(); !report.Healthy() || report.Over != 0 {
+			t.Fatalf("seed %d: %+v", seed, report)
+		}
+	}
+}
