@@ -27,6 +27,22 @@ func (c *Client) Fsck(ctx context.Context) (protocol.FsckReply, error) {
 	return reply, err
 }
 
+// Drain has a DataNode emptied, for as long as it takes, and returns how it
+// stands. NotFound when there is none of this ID.
+func (c *Client) Drain(ctx context.Context, id dfs.NodeID) (protocol.NodeInfo, error) {
+	var node protocol.NodeInfo
+	err := c.call(ctx, protocol.DrainNode, leader.Call{Body: protocol.DrainRequest{ID: id}, Out: &node})
+	return node, err
+}
+
+// Undrain puts a DataNode back into service. NotFound when there is none of
+// this ID.
+func (c *Client) Undrain(ctx context.Context, id dfs.NodeID) (protocol.NodeInfo, error) {
+	var node protocol.NodeInfo
+	err := c.call(ctx, protocol.UndrainNode, leader.Call{Body: protocol.DrainRequest{ID: id}, Out: &node})
+	return node, err
+}
+
 // Leader returns what the first NameNode that answers knows of the group.
 func (c *Client) Leader(ctx context.Context) (protocol.LeaderReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)

@@ -18,11 +18,11 @@ const pollInterval = 200 * time.Millisecond
 func (a *app) admin() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "admin",
-		Short: "Look after the group of NameNodes",
+		Short: "Look after the group of NameNodes, and empty DataNodes",
 		Args:  cobra.NoArgs,
 		RunE:  func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(a.adminMembers(), a.adminLeader(), a.adminJoin(), a.adminRemove(), a.adminTransfer(), a.adminSnapshot())
+	command.AddCommand(a.adminMembers(), a.adminLeader(), a.adminJoin(), a.adminRemove(), a.adminTransfer(), a.adminSnapshot(), a.adminDrain(), a.adminUndrain())
 	return command
 }
 

@@ -61,6 +61,11 @@ func TestWrongCommandLines(t *testing.T) {
 		{"admin join nn4", "accepts 3 arg"},
 		{"admin remove", "accepts 1 arg"},
 		{"admin transfer a b", "at most 1"},
+		{"admin drain", "accepts 1 arg"},
+		{"admin drain dn1 dn2", "accepts 1 arg"},
+		{"admin drain --no-wait=x dn1", "--no-wait"},
+		{"admin undrain", "accepts 1 arg"},
+		{"namenode -balance=x", "-balance"},
 		{"upload --chunk-size 4MB a b", "4MiB"},
 		{"upload --chunk-size 5 a b", "--chunk-size"},
 		{"upload --chunk-size 0 a b", "--chunk-size"},
@@ -133,6 +138,7 @@ func TestHelp(t *testing.T) {
 	verbs := []string{
 		"upload", "put", "download", "get", "cat", "ls", "stat", "mkdir", "rm", "mv", "nodes", "fsck", "setrep", "version", "namenode", "datanode",
 		"admin members", "admin leader", "admin join", "admin remove", "admin transfer", "admin snapshot",
+		"admin drain", "admin undrain",
 	}
 	for _, verb := range verbs {
 		got := run(t, cli.Main, "", append(strings.Fields(verb), "--help")...)

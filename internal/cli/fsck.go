@@ -20,8 +20,9 @@ func (a *app) fsck() *cobra.Command {
 many cannot be read at all, and what is being done about each.
 
 The exit code is 0 only when every file has all its replicas where they should
-be. Surplus copies and orphans (what is left of deleted files and of uploads
-that were given up) are counted; they are no danger, and are not removed yet.`,
+be. Surplus copies, and chunks on DataNodes that are being emptied, are counted,
+and so are orphans (what is left of deleted files and of uploads that were given
+up): they are no danger.`,
 		Example: `  dfs fsck
   dfs fsck --json | jq .under_replicated`,
 		Args: cobra.NoArgs,
@@ -57,6 +58,7 @@ func (a *app) printFsck(report protocol.FsckReply) error {
 		{"missing", report.Missing},
 		{"corrupt", report.Corrupt},
 		{"misplaced", report.Misplaced},
+		{"draining", report.Draining},
 		{"over-replicated", report.OverReplicated},
 		{"orphaned replicas", report.Orphaned},
 		{"copies under way", report.Repairing},

@@ -65,7 +65,7 @@ func TestFsckAndSetrep(t *testing.T) {
 	if !report.Healthy || report.UnderReplicated != 0 || report.OverReplicated != 1 || report.Files != 3 {
 		t.Errorf("%+v", report)
 	}
-	if out := s.ok("fsck"); !strings.Contains(out, "surplus copies are not removed yet") {
+	if out := s.ok("fsck"); !strings.Contains(out, "over_replicated") || !strings.Contains(out, "over-replicated    1\n") {
 		t.Errorf("%s", out)
 	}
 }

@@ -71,6 +71,7 @@ func (a *app) nameNodeConfig(args []string) (namenode.Config, error) {
 	f.DurationVar(&config.DownAfter, "down-after", 20*time.Second, "silence of a DataNode after which it counts as lost")
 	f.DurationVar(&config.UploadExpiry, "upload-expiry", time.Hour, "how long an upload without a sign of life is kept")
 	f.DurationVar(&config.ReclaimGrace, "reclaim-grace", time.Minute, "how long chunks of deleted files stay for those who still read them; 0 for not at all")
+	balance := f.Bool("balance", true, "move chunks from fuller DataNodes to emptier ones")
 	if err := f.parse(args, a.stdout); err != nil {
 		return config, err
 	}
@@ -86,6 +87,7 @@ func (a *app) nameNodeConfig(args []string) (namenode.Config, error) {
 	timing.LeaderLease = timing.HeartbeatTimeout / 2
 	config.ID = dfs.NodeID(id)
 	config.Timing = timing
+	config.NoBalance = !*balance
 	config.Logger = f.logger(id, a.stderr)
 	return config, nil
 }

@@ -35,12 +35,20 @@ func (a *app) nodes() *cobra.Command {
 			t := newTable(a.stdout)
 			t.row("ID", "STATE", "WRITABLE", "USED", "FREE", "CAPACITY", "CHUNKS", "HEARTBEAT", "RACK", "URL")
 			for _, n := range nodes {
-				t.row(n.ID, n.State, yesNo(n.Writable), humanSize(n.Used), humanSize(n.Free), humanSize(n.Capacity),
+				t.row(n.ID, stateAndService(n), yesNo(n.Writable), humanSize(n.Used), humanSize(n.Free), humanSize(n.Capacity),
 					n.Chunks, humanAge(n.LastHeartbeat, now), n.Rack, n.URL)
 			}
 			return t.flush()
 		}),
 	}
+}
+
+// stateAndService is the state, and what is wanted of a node that is not there.
+func stateAndService(n protocol.NodeInfo) string {
+	if n.Service == "" || n.Service == protocol.InService || n.State == n.Service {
+		return n.State
+	}
+	return n.State + "," + n.Service
 }
 
 func yesNo(b bool) string {
