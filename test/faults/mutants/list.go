@@ -87,6 +87,7 @@ func All() []Mutant {
 	}
 `,
 			}},
+			Scenario: "TestLyingClient", Symptom: `was not refused`, Rounds: 1,
 		},
 		{
 			Name: "orders-of-any-term",
