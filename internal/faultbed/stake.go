@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -79,6 +80,9 @@ func makeTemp(what string) (string, error) {
 // sweepAll removes what beds of dead processes have left.
 func sweepAll() error {
 	failures := sweepTemp()
+	if os.Getuid() != 0 {
+		return errors.Join(failures...) // all else belongs to root
+	}
 	for _, number := range leftovers() {
 		s, err := take(number)
 		if err != nil {
@@ -101,7 +105,9 @@ func sweepTemp() (failures []error) {
 		text, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), tempPrefix), "-")
 		pid, err := strconv.Atoi(text)
 		if err == nil && !strings.HasSuffix(dir, keptSuffix) && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
-			failures = append(failures, os.RemoveAll(dir))
+			if err := os.RemoveAll(dir); !errors.Is(err, fs.ErrPermission) { // of another user
+				failures = append(failures, err)
+			}
 		}
 	}
 	return failures

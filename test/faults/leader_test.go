@@ -218,7 +218,7 @@ func staleView(t *testing.T, b *faultbed.Bed, id, dir string) string {
 	}
 	text := ""
 	for _, entry := range listing.Entries {
-		text += fmt.Sprintf("%s %s %d\n", entry.Path, entry.Type, entry.Size)
+		text += fmt.Sprintf("%s %s %d %s\n", entry.Path, entry.Type, entry.Size, entry.MTime)
 		if entry.Type == protocol.TypeDirectory {
 			text += staleView(t, b, id, entry.Path)
 		}

@@ -40,6 +40,9 @@ func TestPowerCut(t *testing.T) {
 			acks += p.l.count()
 		})
 	}
+	if acks == 0 && !t.Failed() {
+		t.Skip("no power could be cut")
+	}
 	took := time.Since(began)
 	t.Logf("%d rounds in %s (%.1f a minute), %d changes acknowledged",
 		rounds, took.Round(time.Second), float64(rounds)/took.Minutes(), acks)

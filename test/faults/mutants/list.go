@@ -61,6 +61,7 @@ func All() []Mutant {
 				Old:  `ok && e.request != ""`,
 				New:  `ok && e.request == "never"`,
 			}},
+			Scenario: "TestLostAnswers", Symptom: `was refused with (exists|not_found)`, Rounds: 2,
 		},
 		{
 			Name: "wall-clock-in-apply",
@@ -68,6 +69,7 @@ func All() []Mutant {
 				{File: "fsm/machine.go", Old: "s.advanceClock(e.stamp)", New: "s.advanceClock(time.Now().UnixMilli())"},
 				{File: "fsm/machine.go", Old: "import (\n", New: "import (\n\t\"time\"\n"},
 			},
+			Scenario: "TestLostAnswers", Symptom: `gave up waiting until all NameNodes know the same`, Rounds: 1,
 		},
 		{
 			Name: "commit-without-asking-datanodes",
@@ -85,6 +87,7 @@ func All() []Mutant {
 	}
 `,
 			}},
+			Scenario: "TestLyingClient", Symptom: `was not refused`, Rounds: 1,
 		},
 		{
 			Name: "orders-of-any-term",
