@@ -188,7 +188,7 @@ func (p *movePlanner) next() (Copy, bool) {
 	})
 	for _, from := range ranked {
 		if p.scale.deviation(from) <= 0 {
-			break
+			continue
 		}
 		movable := p.view.Report.Movable[from]
 		for p.tried[from] < len(movable) {
@@ -217,7 +217,7 @@ func (p *movePlanner) move(problem *Problem, from fsm.NodeNum, ranked []fsm.Node
 	}
 	for _, to := range slices.Backward(ranked) {
 		if p.scale.deviation(to) >= 0 {
-			break
+			continue
 		}
 		node := &p.nodes[p.at[to]]
 		if node.Takes(problem.Chunk.Size) && !slices.Contains(problem.Live, to) && p.helps(problem, from, to) {

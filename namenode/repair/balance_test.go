@@ -89,6 +89,7 @@ func (w *world) checkBalanced(t *testing.T, name string) {
 // TestNoBalance has a new node, and each time something that has to come first.
 func TestNoBalance(t *testing.T) {
 	tests := map[string]func(*sim){
+		"nothing": func(*sim) {},
 		"a chunk lacks a replica that it cannot get": func(s *sim) {
 			s.w.file(5)
 			s.w.chunk(dfs.ChunkID(len(s.w.files))).Replicas = nums(1, 4)
@@ -112,9 +113,23 @@ func TestNoBalance(t *testing.T) {
 		for range 30 {
 			s.step()
 		}
-		if s.moved > 0 {
+		if moved := s.moved > 0; moved != (name == "nothing") {
 			t.Errorf("%s: %d chunks were moved", name, s.moved)
 		}
+	}
+}
+
+// A chunk that is larger than what the nodes differ by stays where it is.
+func TestNoMoveToAndFro(t *testing.T) {
+	w := newWorld(2).capacity(10, 10)
+	for i := range 9 {
+		w.put(w.file(1), fsm.NodeNum(1+i%2))
+	}
+	s := newSim(t, w, 1)
+	s.balancer = NewBalancer(0)
+	s.run(200)
+	if s.moved != 0 {
+		t.Errorf("%d moves with 5 chunks on one node and 4 on the other", s.moved)
 	}
 }
 
