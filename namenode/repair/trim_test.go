@@ -49,7 +49,7 @@ func TestTrimConditions(t *testing.T) {
 			s.ledger.Add([]Copy{{Chunk: *s.w.chunk(1), Target: 5, Sources: nums(1, 1)}}, s.clock.Add(-70*time.Second))
 			s.ledger.Settle(s.clock, always)
 		}, 0, Copying},
-		{"it has just been seen", func(s *sim) { s.watch = NewWatch() }, 0, TooNew},
+		{"it has just been seen", func(s *sim) { s.watch = NewWatch(5 * time.Second) }, 0, TooNew},
 		{"it was not seen in between", func(s *sim) { s.watch.Note(nil, s.clock) }, 0, TooNew},
 		{"a node has come or gone meanwhile", func(s *sim) { s.quiet = s.clock.Add(-s.delay + 1) }, 0, TooNew},
 		{"a node has come or gone before", func(s *sim) { s.quiet = s.clock.Add(-s.delay) }, 1, NoObstacle},
@@ -332,7 +332,7 @@ func TestWatchIsBounded(t *testing.T) {
 	for range 100 {
 		w.file(1, 1, 2)
 	}
-	watch, now := NewWatch(), time.Unix(1000, 0)
+	watch, now := NewWatch(5*time.Second), time.Unix(1000, 0)
 	look := func(seed uint64) map[dfs.ChunkID]bool {
 		view := w.view()
 		view.Watched = watch.Holds(now)
