@@ -423,6 +423,40 @@ func TestCommitAndReportInBothOrders(t *testing.T) {
 	}
 }
 
+// A node is empty when neither its reports nor a commit speak of a chunk on it.
+func TestEmpty(t *testing.T) {
+	r := newRig(t)
+	r.nodes(2)
+	empty := func(num NodeNum) bool { return r.m.Freeze().Empty(num) }
+	if !empty(1) || !empty(2) || empty(9) {
+		t.Error("at first both nodes are empty, and there are no others")
+	}
+	u := r.begin("/f", 1)
+	r.must(u.commit())
+	if empty(1) || empty(2) {
+		t.Error("a commit has named both")
+	}
+	d := newDisk(1)
+	r.beat(d.report(u.chunks, nil))
+	if empty(1) {
+		t.Error("it has reported a chunk")
+	}
+	r.beat(d.report(nil, u.chunks))
+	if !empty(1) || empty(2) {
+		t.Error("it has reported that the chunk is gone, the other has not")
+	}
+	r.beat(d.report([]dfs.ChunkID{999}, nil))
+	if empty(1) {
+		t.Error("what belongs to no file lies there, too")
+	}
+	claims := d.report(nil, []dfs.ChunkID{999})
+	claims.Count = 1
+	r.beat(claims)
+	if empty(1) {
+		t.Error("it says that it holds something")
+	}
+}
+
 // What only a commit says is believed until the node had the time to report it
 // and an inventory does not list it.
 func TestUnconfirmedExpires(t *testing.T) {

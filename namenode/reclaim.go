@@ -94,7 +94,7 @@ func (d *reclaimDuty) order(now time.Time, cutoff uint64, state *fsm.State) {
 		count += len(o.Chunks)
 	}
 	if count > 0 {
-		d.l.n.logger.Info("chunks are ordered to be deleted", "replicas", count, "datanodes", len(plan))
+		d.l.n.logger.Debug("chunks are ordered to be deleted", "replicas", count, "datanodes", len(plan))
 	}
 }
 

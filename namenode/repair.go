@@ -61,7 +61,7 @@ type repairDuty struct {
 func newRepairDuty(l *leadership) *repairDuty {
 	return &repairDuty{
 		l: l, began: time.Now(), random: newDice(), dice: newDice(),
-		report: new(repair.Report), watch: repair.NewWatch(), balancer: repair.NewBalancer(balanceSlack),
+		report: new(repair.Report), watch: repair.NewWatch(l.n.config.TrimDelay), balancer: repair.NewBalancer(balanceSlack),
 	}
 }
 

@@ -223,6 +223,9 @@ func (n *NameNode) setIdentity(w http.ResponseWriter) {
 // fail is the one place where an error becomes an answer.
 func (n *NameNode) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var lasting final
+	if errors.Is(err, context.Canceled) && dfs.CodeOf(err) == dfs.Internal {
+		err = dfs.Errorf(dfs.Unavailable, "nobody waits for the answer any more: %w", err)
+	}
 	switch code := dfs.CodeOf(err); {
 	case code == dfs.NotLeader:
 		err = n.pointToLeader(w, r)

@@ -188,7 +188,7 @@ func (p *movePlanner) next() (Copy, bool) {
 	})
 	for _, from := range ranked {
 		if p.scale.deviation(from) <= 0 {
-			break
+			continue
 		}
 		movable := p.view.Report.Movable[from]
 		for p.tried[from] < len(movable) {
@@ -217,7 +217,7 @@ func (p *movePlanner) move(problem *Problem, from fsm.NodeNum, ranked []fsm.Node
 	}
 	for _, to := range slices.Backward(ranked) {
 		if p.scale.deviation(to) >= 0 {
-			break
+			continue
 		}
 		node := &p.nodes[p.at[to]]
 		if node.Takes(problem.Chunk.Size) && !slices.Contains(problem.Live, to) && p.helps(problem, from, to) {
@@ -241,9 +241,9 @@ func (p *movePlanner) untouched(problem *Problem) bool {
 	return problem.Kind == 0
 }
 
-// helps tells whether a move makes the nodes more alike and leaves the chunk on
-// as many racks as it is, and whether the trim will take the replica away that
-// it should.
+// helps tells whether a move makes the nodes more alike, and whether the trim
+// will take the replica away that it should. The trim keeps the chunk on as many
+// racks as it can, so that the move does, too.
 func (p *movePlanner) helps(problem *Problem, from, to fsm.NodeNum) bool {
 	size := problem.Chunk.Size
 	if !p.scale.off(from, stopShare) && !p.scale.off(to, stopShare) {
@@ -256,6 +256,5 @@ func (p *movePlanner) helps(problem *Problem, from, to fsm.NodeNum) bool {
 	p.scale.loads.add(to, size)
 	victim := p.fleet.least(holders, p.scale.loads, p.view.Flapping)
 	p.scale.loads.add(to, -size)
-	after := slices.DeleteFunc(holders, func(num fsm.NodeNum) bool { return num == from })
-	return victim == from && p.fleet.spread(after) >= p.fleet.spread(problem.Live)
+	return victim == from
 }

@@ -2,7 +2,9 @@ package repair
 
 import (
 	"math"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -89,6 +91,7 @@ func (w *world) checkBalanced(t *testing.T, name string) {
 // TestNoBalance has a new node, and each time something that has to come first.
 func TestNoBalance(t *testing.T) {
 	tests := map[string]func(*sim){
+		"nothing": func(*sim) {},
 		"a chunk lacks a replica that it cannot get": func(s *sim) {
 			s.w.file(5)
 			s.w.chunk(dfs.ChunkID(len(s.w.files))).Replicas = nums(1, 4)
@@ -112,9 +115,64 @@ func TestNoBalance(t *testing.T) {
 		for range 30 {
 			s.step()
 		}
-		if s.moved > 0 {
+		if moved := s.moved > 0; moved != (name == "nothing") {
 			t.Errorf("%s: %d chunks were moved", name, s.moved)
 		}
+	}
+}
+
+// TestMovesInHandCount has trims wait for so long that all moves could be made
+// meanwhile.
+func TestMovesInHandCount(t *testing.T) {
+	w := newWorld(3).capacity(1000, 1000, 1000)
+	w.fillUp(300, 1, dice(1), 1, 2)
+	s, needed := newSim(t, w, 1), w.needed()
+	s.delay = 10 * time.Minute
+	s.watch = NewWatch(s.delay)
+	for range 500 {
+		s.step()
+	}
+	if s.trimmed > 0 || s.moved == 0 || s.moved > needed {
+		t.Fatalf("%d moves and %d trims; %d are needed", s.moved, s.trimmed, needed)
+	}
+	s.run(2000)
+	if s.moved > needed*13/10 {
+		t.Errorf("%d moves; %d are needed", s.moved, needed)
+	}
+}
+
+// TestMovesAreFromTheVictim has a node that comes and goes, so that the trim
+// would take its replica and not that of the fullest node.
+func TestMovesAreFromTheVictim(t *testing.T) {
+	w := newWorld(3).capacity(1000, 1000, 1000)
+	w.fillUp(100, 2, dice(1), 1, 2)
+	w.fillUp(100, 1, dice(1), 1)
+	s := newSim(t, w, 1)
+	s.flapping[2] = true
+	for range 20 {
+		s.step()
+		for id, move := range s.balancer.moves {
+			if move.From == 1 && slices.Contains(w.chunk(id).Replicas, 2) {
+				t.Fatalf("a move of %s, which is on %v", id, w.chunk(id).Replicas)
+			}
+		}
+	}
+	if s.moved == 0 {
+		t.Error("nothing was moved")
+	}
+}
+
+// A chunk that is larger than what the nodes differ by stays where it is.
+func TestNoMoveToAndFro(t *testing.T) {
+	w := newWorld(2).capacity(10, 10)
+	for i := range 9 {
+		w.put(w.file(1), fsm.NodeNum(1+i%2))
+	}
+	s := newSim(t, w, 1)
+	s.balancer = NewBalancer(0)
+	s.run(200)
+	if s.moved != 0 {
+		t.Errorf("%d moves with 5 chunks on one node and 4 on the other", s.moved)
 	}
 }
 

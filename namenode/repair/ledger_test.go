@@ -155,6 +155,39 @@ func TestNeededIn(t *testing.T) {
 	}
 }
 
+// TestNeededMoves is about copies of chunks that have enough replicas.
+func TestNeededMoves(t *testing.T) {
+	tests := []struct {
+		name                string
+		set                 func(*world)
+		move, misplacedness bool // whether each is still needed
+	}{
+		{"nothing happened", func(*world) {}, true, true},
+		{"the other rack has one", func(w *world) { w.put(1, 4) }, false, false},
+		{"the node moved from has none", func(w *world) { w.drop(1, 1); w.put(1, 5) }, false, true},
+		{"one is lacking", func(w *world) { w.drop(1, 1) }, true, true},
+		{"one is too many", func(w *world) { w.put(1, 5) }, false, true},
+		{"the target is down", func(w *world) { w.set(fsm.Down, 3) }, false, false},
+		{"the target has it", func(w *world) { w.put(1, 3) }, false, false},
+		{"the node moved from is to be emptied", func(w *world) { w.node(1).Service = fsm.Draining }, true, true},
+	}
+	for _, test := range tests {
+		w := newWorld(5).racks("a", "a", "b", "b", "a")
+		w.file(2, 1, 2)
+		test.set(w)
+		// For the move all is one rack, so that nothing is wrong with the chunk.
+		misplaced := Copy{Chunk: *w.chunk(1), Kind: Misplaced, Wanted: 2, Target: 3, Sources: nums(1, 1)}
+		if got := NeededIn(w.view())(&misplaced); got != test.misplacedness {
+			t.Errorf("%s: on another rack is needed: %v", test.name, got)
+		}
+		w.racks("", "", "", "", "")
+		move := Copy{Chunk: *w.chunk(1), From: 1, Wanted: 2, Target: 3, Sources: nums(1, 1)}
+		if got := NeededIn(w.view())(&move); got != test.move {
+			t.Errorf("%s: the move is needed: %v", test.name, got)
+		}
+	}
+}
+
 // The view of a real state is what the tables above assume.
 func TestViewOf(t *testing.T) {
 	m, apply := stateWith(t, 3, 1, 2)

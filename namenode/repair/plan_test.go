@@ -139,6 +139,7 @@ func TestCaps(t *testing.T) {
 		{"per target", Limits{PerTarget: 4, PerSource: 1000, InCluster: 1000}, 8},
 		{"per source", Limits{PerTarget: 1000, PerSource: 4, InCluster: 1000}, 8},
 		{"in the cluster", Limits{PerTarget: 1000, PerSource: 1000, InCluster: 5}, 5},
+		{"bytes per target", Limits{PerTarget: 1000, PerSource: 1000, InCluster: 1000, TargetBytes: 3*chunkSize - 1}, 6},
 		{"none", wide(), 100},
 	}
 	for _, test := range tests {

@@ -35,7 +35,7 @@ func newSim(t *testing.T, w *world, seed uint64) *sim {
 	begin := time.Unix(1000, 0)
 	return &sim{
 		t: t, w: w, random: dice(seed), clock: begin, quiet: begin.Add(-time.Hour),
-		ledger: NewLedger(time.Minute), trims: NewTrims(15 * time.Second), watch: NewWatch(), balancer: NewBalancer(4 * chunkSize),
+		ledger: NewLedger(time.Minute), trims: NewTrims(15 * time.Second), watch: NewWatch(5 * time.Second), balancer: NewBalancer(4 * chunkSize),
 		delay: 5 * time.Second, flapping: make(map[fsm.NodeNum]bool),
 		repairs: Limits{PerTarget: 8, PerSource: 8, InCluster: 64}, moves: Limits{PerTarget: 2, PerSource: 4, InCluster: 8},
 	}

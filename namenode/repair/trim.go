@@ -13,14 +13,20 @@ const maxTrims = 32
 
 // Watch is since when chunks have been seen to have replicas too many, by one
 // leader. It holds what the last survey listed, so it is bounded by that.
-type Watch struct{ since map[dfs.ChunkID]time.Time }
+type Watch struct {
+	long  time.Duration
+	since map[dfs.ChunkID]time.Time
+}
 
-// NewWatch returns one that has seen nothing.
-func NewWatch() *Watch { return &Watch{since: make(map[dfs.ChunkID]time.Time)} }
+// watchOn is how long a chunk is watched beyond the delay after which it may be
+// trimmed. What could not be trimmed by then is passed over once, so that others
+// come up in a survey that cannot list all.
+const watchOn = 10 * time.Minute
 
-// watchLong is how long a chunk is watched. What could not be trimmed by then
-// is passed over once, so that others come up in a survey that cannot list all.
-const watchLong = 10 * time.Minute
+// NewWatch returns one that has seen nothing. Surplus may be trimmed after delay.
+func NewWatch(delay time.Duration) *Watch {
+	return &Watch{long: delay + watchOn, since: make(map[dfs.ChunkID]time.Time)}
+}
 
 // Note takes in the surplus of a survey. What is not in it is forgotten: it has
 // to be seen all the time.
@@ -29,7 +35,7 @@ func (w *Watch) Note(surplus []Problem, now time.Time) {
 	for i := range surplus {
 		id := surplus[i].Chunk.ID
 		first, known := w.since[id]
-		if !known || now.Sub(first) >= watchLong {
+		if !known || now.Sub(first) >= w.long {
 			first = now
 		}
 		fresh[id] = first
@@ -43,7 +49,7 @@ func (w *Watch) Holds(now time.Time) func(dfs.ChunkID) bool {
 	since := w.since // replaced, never changed
 	return func(id dfs.ChunkID) bool {
 		first, known := since[id]
-		return known && now.Sub(first) < watchLong
+		return known && now.Sub(first) < w.long
 	}
 }
 

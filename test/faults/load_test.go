@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
@@ -151,11 +152,11 @@ func (w *worker) rename(ctx context.Context) {
 }
 
 func randomData(random *rand.Rand, size int) []byte {
-	data := make([]byte, size)
-	for at := range data {
-		data[at] = byte(random.Uint32())
+	data := make([]byte, size+8)
+	for at := 0; at < size; at += 8 {
+		binary.LittleEndian.PutUint64(data[at:], random.Uint64())
 	}
-	return data
+	return data[:size]
 }
 
 // readBack reads all that is in a directory and below it, and the directories
