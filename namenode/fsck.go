@@ -108,7 +108,7 @@ func (d *describer) action(p *repair.Problem) (action string, stuck bool) {
 	action, stuck = d.copying(p)
 	switch {
 	case p.Kind == repair.Draining:
-		action = d.list(d.leaving(p), " and ") + " is to be emptied; " + action
+		action = "it is to leave " + d.list(d.leaving(p), " and ") + "; " + action
 	case p.Kind == repair.Under && len(p.Chunk.Damaged) > 0:
 		action = "a replica on " + d.list(p.Chunk.Damaged, " and ") + " was damaged; " + action
 	}

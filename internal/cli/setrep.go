@@ -18,8 +18,8 @@ func (a *app) setrep() *cobra.Command {
 		Short: "Set how many replicas files should have",
 		Long: `Set how many replicas files should have; with -R, all files in directories.
 
-The leader orders the copies that are missing afterwards; see dfs fsck. Surplus
-copies are not removed yet.`,
+The leader has missing replicas made and surplus ones removed afterwards; see
+dfs fsck.`,
 		Example: `  dfs setrep 2 /logs/app.log
   dfs setrep -R 3 /backup`,
 		Args: cobra.MinimumNArgs(2),
