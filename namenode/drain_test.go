@@ -101,7 +101,7 @@ func TestDrain(t *testing.T) {
 	if !report.Healthy || report.Draining != int64(held) || report.UnderReplicated != 0 || len(report.Problems) != held {
 		t.Fatalf("%+v", report)
 	}
-	if p := report.Problems[0]; p.Kind != protocol.ProblemDraining || len(p.Live) != 3 || !strings.HasPrefix(p.Action, "dn2 is to be emptied; ") || p.Stuck {
+	if p := report.Problems[0]; p.Kind != protocol.ProblemDraining || len(p.Live) != 3 || !strings.HasPrefix(p.Action, "it is to leave dn2; ") || p.Stuck {
 		t.Fatalf("%+v", p)
 	}
 	copies, trims := 0, 0
