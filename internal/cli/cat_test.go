@@ -1,30 +1,17 @@
 package cli_test
 
 import (
-	"context"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/dfs-go/dfs-go/internal/cli"
-	"github.com/dfs-go/dfs-go/internal/testcluster"
 )
 
 // Against real nodes: parts of chunks, chunks, and what spans several.
 func TestCatOfParts(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: 1, DataNodes: 1, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	s := session{t, strings.Join(c.URLs(), ",")}
+	s := newCluster(t, 1, 1)
 	content := manyLines(700_000)
 	local := writeFile(t, filepath.Join(t.TempDir(), "lines"), content)
 	s.ok("upload", "--replication", "1", "--chunk-size", "256k", local, "/lines")

@@ -230,19 +230,25 @@ func (s session) equal(want string, args ...string) {
 	}
 }
 
-func TestVerbs(t *testing.T) {
+// newCluster starts a cluster, which the test's end closes.
+func newCluster(t *testing.T, nameNodes, dataNodes int) session {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: 3, DataNodes: 3, Dir: t.TempDir()})
+	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: nameNodes, DataNodes: dataNodes, Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
-	s := session{t, strings.Join(c.URLs(), ",")}
+	})
+	return session{t, strings.Join(c.URLs(), ",")}
+}
+
+func TestVerbs(t *testing.T) {
+	s := newCluster(t, 3, 3)
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, session)

@@ -6,11 +6,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/dfs-go/dfs-go/internal/cli"
 	"github.com/dfs-go/dfs-go/internal/protocol"
-	"github.com/dfs-go/dfs-go/internal/testcluster"
 )
 
 // interrupter ends a run, as Ctrl-C does, when it has printed a text.
@@ -33,18 +31,7 @@ func (i *interrupter) Write(p []byte) (int, error) {
 }
 
 func TestDrainAndUndrain(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: 1, DataNodes: 3, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	s := session{t, strings.Join(c.URLs(), ",")}
+	s := newCluster(t, 1, 3)
 	s.fails("there is no DataNode dn9", "admin", "drain", "dn9")
 	s.fails("there is no DataNode dn9", "admin", "undrain", "dn9")
 	s.fails("node ID", "admin", "drain", "a/b")
@@ -62,11 +49,11 @@ func TestDrainAndUndrain(t *testing.T) {
 
 	// Three replicas on three nodes cannot do without one of them.
 	s.ok("upload", "-", "/f")
-	started, interrupt := context.WithCancel(ctx)
+	started, interrupt := context.WithCancel(t.Context())
 	notices := &interrupter{at: "1 chunk needs a DataNode with room that does not hold it: start another, or lower its replication", cancel: interrupt}
 	var out bytes.Buffer
 	code := cli.Main(started, []string{"--namenodes", s.names, "admin", "drain", "dn1"}, nil, &out, notices)
-	if text := notices.text.String(); code != 1 || out.Len() > 0 || ctx.Err() != nil || !strings.Contains(text, "dfs: dn1: 1 chunk left\n") ||
+	if text := notices.text.String(); code != 1 || out.Len() > 0 || !strings.Contains(text, "dfs: dn1: 1 chunk left\n") ||
 		!strings.Contains(text, "dn1 goes on being emptied; `dfs admin undrain dn1` would put it back into service") {
 		t.Errorf("exit %d, %q, %q", code, out.String(), text)
 	}

@@ -1,31 +1,17 @@
 package cli_test
 
 import (
-	"context"
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/dfs-go/dfs-go/internal/protocol"
-	"github.com/dfs-go/dfs-go/internal/testcluster"
 )
 
 // With two DataNodes the default of three replicas cannot be had: that is not
 // healthy, until fewer are wanted.
 func TestFsckAndSetrep(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: 1, DataNodes: 2, Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	s := session{t, strings.Join(c.URLs(), ",")}
+	s := newCluster(t, 1, 2)
 	if out := s.ok("fsck"); !strings.HasSuffix(out, "\nhealthy\n") || !strings.Contains(out, "chunks             0\n") || strings.Contains(out, "PROBLEM") {
 		t.Errorf("of an empty cluster: %s", out)
 	}
