@@ -10,10 +10,11 @@
 //     sure of before it is given
 //   - files.go, uploads.go, nodes.go, members.go: the calls themselves
 //   - leadership.go: the duties of a leader, from election to loss
-//   - repair.go, fsck.go: how chunks get their replicas back, and what is told
+//   - repair.go, fsck.go: how chunks get the replicas they should have, and what is told
 //     about it; what is decided is in package repair
 //   - reclaim.go: how garbage is ordered to be deleted; what is decided is in
 //     package reclaim
+//   - drain.go: DataNodes that are to be emptied; watchednodes.go: who comes and goes
 //   - heartbeats.go: how the reports of a tick become one log entry
 //   - statemachine.go, metadir.go: what lies in the meta-dir
 package namenode

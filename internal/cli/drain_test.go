@@ -57,7 +57,7 @@ func TestDrainAndUndrain(t *testing.T) {
 		!strings.Contains(text, "dn1 goes on being emptied; `dfs admin undrain dn1` would put it back into service") {
 		t.Errorf("exit %d, %q, %q", code, out.String(), text)
 	}
-	if report := s.ok("fsck"); !strings.Contains(report, "draining           1\n") || !strings.HasSuffix(report, "\nhealthy\n") || !strings.Contains(report, "dn1 is to be emptied") {
+	if report := s.ok("fsck"); !strings.Contains(report, "draining           1\n") || !strings.HasSuffix(report, "\nhealthy\n") || !strings.Contains(report, "it is to leave dn1") {
 		t.Errorf("%s", report)
 	}
 	if table := s.ok("nodes"); !strings.Contains(table, "dn1  draining") {

@@ -8,6 +8,7 @@
 //     wrong; the worst are listed. Refresh looks at the listed ones again
 //   - plan.go: Plan chooses copies, those with the fewest replicas left first
 //   - trim.go: PlanTrims chooses which replicas of chunks with too many go
+//   - loads.go: how full the DataNodes will be when what is under way is done
 //   - balance.go: Balancer chooses copies that make the DataNodes equally full
 //   - ledger.go, trims.go: what was ordered, until it is done or overdue
 package repair

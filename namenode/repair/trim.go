@@ -131,8 +131,12 @@ func (p *trimPlanner) obstacle(problem *Problem) (Obstacle, []fsm.NodeNum) {
 	case p.fleet.massLoss():
 		return Partition, nil
 	}
-	if t := p.copying[problem.Chunk.ID]; len(t.ongoing)+len(t.overdue) > 0 { // one that is overdue may still arrive
-		return Copying, slices.Concat(t.ongoing, t.overdue)
+	t := p.copying[problem.Chunk.ID]
+	copying := slices.DeleteFunc(slices.Concat(t.ongoing, t.overdue), func(num fsm.NodeNum) bool { // one that is overdue may still arrive
+		return slices.Contains(problem.Chunk.Replicas, num)
+	})
+	if len(copying) > 0 {
+		return Copying, copying
 	}
 	for _, hindered := range []struct {
 		obstacle Obstacle
