@@ -138,7 +138,7 @@ func TestHelp(t *testing.T) {
 	verbs := []string{
 		"upload", "put", "download", "get", "cat", "ls", "stat", "mkdir", "rm", "mv", "nodes", "fsck", "setrep", "version", "namenode", "datanode",
 		"admin members", "admin leader", "admin join", "admin remove", "admin transfer", "admin snapshot",
-		"admin drain", "admin undrain",
+		"admin drain", "admin undrain", "bench put", "bench get", "bench small", "bench meta",
 	}
 	for _, verb := range verbs {
 		got := run(t, cli.Main, "", append(strings.Fields(verb), "--help")...)
@@ -253,7 +253,7 @@ func TestVerbs(t *testing.T) {
 		name string
 		run  func(*testing.T, session)
 	}{
-		{"transfers", testTransfers}, {"namespace", testNamespace}, {"JSON", testJSON}, {"admin", testAdmin},
+		{"transfers", testTransfers}, {"namespace", testNamespace}, {"JSON", testJSON}, {"admin", testAdmin}, {"bench", testBench},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, session{t, s.names}) })
 	}

@@ -94,7 +94,7 @@ type app struct {
 func (a *app) clientVerbs() []*cobra.Command {
 	return []*cobra.Command{
 		a.upload(), a.download(), a.cat(), a.ls(), a.stat(), a.mkdir(), a.rm(), a.mv(),
-		a.nodes(), a.fsck(), a.setrep(), a.admin(), a.version(),
+		a.nodes(), a.fsck(), a.setrep(), a.bench(), a.admin(), a.version(),
 	}
 }
 
