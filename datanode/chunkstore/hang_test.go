@@ -2,7 +2,9 @@ package chunkstore
 
 import (
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -118,4 +120,38 @@ func TestTheRestGoesOnWhileADiskHangs(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The disk may fail, or hang, or answer again, at any moment of Create.
+func TestCreateOnADiskThatComesAndGoes(t *testing.T) {
+	s := openTrash(t, nil, t.TempDir())
+	v := s.volumes[0]
+	stop := make(chan struct{})
+	var toggling sync.WaitGroup
+	toggling.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for _, change := range []int{1, -1} {
+				v.mu.Lock()
+				v.overdue += change
+				v.mu.Unlock()
+				runtime.Gosched()
+			}
+		}
+	})
+	defer toggling.Wait()
+	defer close(stop)
+	for id := range dfs.ChunkID(50000) {
+		w, err := s.Create(id+1, 10)
+		if err == nil && w == nil {
+			t.Fatal("neither a writer nor an error")
+		}
+		if err == nil {
+			w.Abort()
+		}
+	}
 }

@@ -38,7 +38,7 @@ func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
 	if err := s.Ready(); err != nil {
 		return nil, err
 	}
-	err := s.volumes[0].writable() // what is told when there is no volume to try
+	err := errNoVolume() // when there is none to try
 	for _, v := range s.choose(fileSize(size)) {
 		var w *Writer
 		if w, err = s.createOn(v, id, size); err == nil {
@@ -49,6 +49,10 @@ func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
 		}
 	}
 	return nil, err
+}
+
+func errNoVolume() error {
+	return dfs.Errorf(dfs.Internal, "no disk of this DataNode takes chunks; use another DataNode and look at the log of this one")
 }
 
 func (s *Store) createOn(v *volume, id dfs.ChunkID, size int64) (*Writer, error) {
