@@ -155,8 +155,8 @@ func (s *Store) setAside(found attachment, before []volumeRecord) error {
 }
 
 // begin makes the directories ready and writes the identity, to new ones
-// first: were the others to list one that has none, it would be taken for a
-// disk that is not mounted.
+// first: were another to list one that has none, it would be taken for a disk
+// that is not mounted.
 func (s *Store) begin(identity Identity, found attachment) error {
 	var failure error
 	var fresh, old []*volume
@@ -184,6 +184,11 @@ func (s *Store) begin(identity Identity, found attachment) error {
 	if err := s.record(identity.Incarnation); err != nil {
 		return err
 	}
+	if len(fresh) > 1 {
+		if err := s.introduce(identity, fresh); err != nil {
+			return err
+		}
+	}
 	written := false
 	for _, v := range append(fresh, old...) {
 		if err := v.saveIdentity(identity, s.records); err != nil {
@@ -200,6 +205,21 @@ func (s *Store) begin(identity Identity, found attachment) error {
 		return failure
 	}
 	s.identity.Store(&identity)
+	return nil
+}
+
+// introduce gives several new directories an identity, one after the other.
+// None is in the list of another before it has its own.
+func (s *Store) introduce(identity Identity, fresh []*volume) error {
+	for i := range fresh {
+		later := func(r volumeRecord) bool {
+			return slices.ContainsFunc(fresh[i+1:], func(v *volume) bool { return v.id == r.ID })
+		}
+		known := slices.DeleteFunc(slices.Clone(s.records), later)
+		if err := fresh[i].saveIdentity(identity, known); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

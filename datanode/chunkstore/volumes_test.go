@@ -739,3 +739,45 @@ func TestDirectoryGoesInBetween(t *testing.T) {
 		})
 	}
 }
+
+// Several directories may be new at once. Whenever a start dies, those that
+// have no identity yet are still new at the next one.
+func TestDeathWhileSeveralDisksAreNew(t *testing.T) {
+	for _, used := range []int{0, 1} {
+		for at := 1; ; at++ {
+			f := &faults{}
+			c := severalDirs(t)
+			all := c.Dirs
+			if c.Dirs = all[:used]; used > 0 {
+				shut(t, open(t, c))
+			}
+			c.Dirs, c.Hook = all, f.hook
+			f.reset(func(n int, _ chunkstore.Op, _ string) error {
+				if n >= at {
+					return errors.New("the process is dead")
+				}
+				return nil
+			})
+			if s, err := tryOpen(c); err == nil {
+				shut(t, s)
+			}
+			survived := len(f.operations()) < at
+			f.reset(nil)
+			s := open(t, c)
+			for _, status := range s.Volumes() {
+				if status.Gone || status.Failure != nil {
+					t.Errorf("%d in use, death at operation %d: %+v", used, at, status)
+				}
+			}
+			for _, dir := range c.Dirs {
+				if got := readIdentity(t, dir); len(got.Volumes) != 3 {
+					t.Errorf("%s lists %+v", dir, got.Volumes)
+				}
+			}
+			shut(t, s)
+			if survived {
+				break
+			}
+		}
+	}
+}
