@@ -76,7 +76,6 @@ func (s *Store) checkFooter(c *Chunk) error {
 		s.readFailed(c.volume, c.ID, err)
 		return readError(c.ID, err)
 	}
-	c.volume.readWell()
 	c.blocks = foot.blocks
 	return nil
 }
@@ -115,7 +114,29 @@ func (s *Store) Verify(id dfs.ChunkID) error {
 		s.readFailed(c.volume, id, err)
 		return readError(id, err)
 	}
+	c.volume.readWell()
 	return nil
+}
+
+// ReadEnded says what came of reading the data of a chunk: nil, or an error of
+// which only those of the disk count. A disk that refuses several chunks in a
+// row is taken out of service.
+func (s *Store) ReadEnded(c *Chunk, err error) {
+	if err == nil {
+		c.volume.readWell()
+		return
+	}
+	s.readFailed(c.volume, c.ID, err)
+}
+
+// Steady tells why nobody should rely on a chunk although it can be read: nil,
+// NotFound when it is not held, or Internal when its disk has failed or hangs.
+func (s *Store) Steady(id dfs.ChunkID) error {
+	e, err := s.entry(id)
+	if err != nil {
+		return err
+	}
+	return e.volume.writable()
 }
 
 // condemn quarantines the very file that was found damaged.
