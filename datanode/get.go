@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/dfs-go/dfs-go/datanode/chunkstore"
@@ -57,7 +56,9 @@ func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	return s.send(w, chunk, part)
+	err = s.send(w, chunk, part)
+	s.store.ReadEnded(chunk, err)
+	return err
 }
 
 // send copies from the file in pieces, each with a deadline of its own; the last
@@ -86,7 +87,7 @@ func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteR
 // caller enough. A file that ends early or cannot be read is this node's fault.
 func sendError(id dfs.ChunkID, at int64, err error) error {
 	code := dfs.Unavailable
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) {
+	if errors.Is(err, io.EOF) || chunkstore.IsUnreadable(err) {
 		code = dfs.Internal
 	}
 	return dfs.Errorf(code, "chunk %s was sent only up to byte %d: %w", id, at, err)

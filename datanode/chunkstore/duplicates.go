@@ -84,7 +84,7 @@ func (c *volumeContent) drop(id dfs.ChunkID, why string) {
 func (v *volume) damaged(id dfs.ChunkID) (bool, error) {
 	f, err := v.disk.open(v.path(id))
 	if err != nil {
-		return isUnreadable(err), shortage(v.dir, err)
+		return IsUnreadable(err), shortage(v.dir, err)
 	}
 	defer f.Close() // only read from
 	foot, err := v.readFooter(f)

@@ -208,7 +208,7 @@ func (v *volume) judge(id dfs.ChunkID, why error) (damaged bool, err error) {
 		return true, v.moveAway(id)
 	case errors.Is(why, errNewer):
 		return false, dfs.Errorf(dfs.Conflict, "the chunk file %s %w; start that version", v.path(id), why)
-	case isUnreadable(why):
+	case IsUnreadable(why):
 		v.log.Error("a chunk cannot be read from the disk and is not offered; its file stays where it is", "chunk", id, "path", v.path(id), "error", why)
 		return false, nil
 	}
