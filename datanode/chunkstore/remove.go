@@ -3,6 +3,7 @@ package chunkstore
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -74,9 +75,26 @@ func (s *Store) quarantine(id dfs.ChunkID, generation uint64, why string) error 
 
 // moveAway puts the file of a chunk into quarantine.
 func (v *volume) moveAway(id dfs.ChunkID) error {
-	err := v.disk.replace(v.path(id), filepath.Join(v.quarantineDir(), v.newName(id)))
+	err := v.putAside(id, v.quarantineDir(), v.newName(id))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return dfs.Errorf(dfs.Internal, "chunk %s could not be put into quarantine: %w", id, reason(err))
 	}
 	return nil
+}
+
+// putAside moves the file of a chunk into a directory, which is made anew if
+// somebody has removed it. It fails with fs.ErrNotExist when there is no file.
+func (v *volume) putAside(id dfs.ChunkID, dir, name string) error {
+	from, to := v.path(id), filepath.Join(dir, name)
+	err := v.disk.replace(from, to)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, missing := os.Lstat(from); missing != nil {
+		return err
+	}
+	if made := os.Mkdir(dir, 0o700); made != nil {
+		return made
+	}
+	return v.disk.replace(from, to)
 }
