@@ -15,6 +15,10 @@ import (
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
 
+// readPatience is how much longer than its deadline a piece of an answer may take
+// before it is the disk that hangs: the peer would have been cut off.
+const readPatience = 10 * time.Second
+
 // getChunk sends a chunk or one range of it, and answers HEAD. The data is not
 // verified here: the reader does that, against a checksum that it has from a
 // NameNode. One who reads a range asks for the checksums of the blocks besides.
@@ -73,7 +77,9 @@ func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteR
 		if err := control.SetWriteDeadline(time.Now().Add(s.limits.BodyTimeout)); err != nil {
 			return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
 		}
+		done := s.store.Reading(chunk, s.limits.BodyTimeout+readPatience)
 		n, err := io.CopyN(w, chunk.File, min(left, transferBuffer))
+		done()
 		left -= n
 		s.metrics.sent.Add(float64(n))
 		if err != nil {

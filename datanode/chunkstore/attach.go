@@ -44,7 +44,12 @@ func (s *Store) open(node dfs.NodeID) error {
 func (s *Store) lookAt() (attachment, error) {
 	found := attachment{known: make(map[*volume]document), faults: make(map[*volume]error)}
 	for _, v := range s.volumes {
-		doc, err := v.lookAt()
+		var doc document
+		err := v.within(loadTimeout, "look at the directory", func() (err error) {
+			doc, err = v.lookAt()
+			return err
+		})
+		err = named(v, err)
 		switch {
 		case err == nil:
 			found.known[v] = doc
@@ -57,6 +62,14 @@ func (s *Store) lookAt() (attachment, error) {
 		}
 	}
 	return found, nil
+}
+
+// named says of which directory a disk does not answer.
+func named(v *volume, err error) error {
+	if errors.As(err, new(*noAnswer)) {
+		return dfs.Errorf(dfs.Internal, "the data directory %s cannot be used: %w; repair or exchange the disk, and start this DataNode again", v.dir, err)
+	}
+	return err
 }
 
 func (v *volume) lookAt() (document, error) {
@@ -166,7 +179,12 @@ func (s *Store) begin(identity Identity, found attachment) error {
 			continue
 		}
 		_, known := found.known[v]
-		if err := v.prepare(!known); err != nil {
+		err := v.within(loadTimeout, "make the directory ready", func() error { return v.prepare(!known) })
+		err = named(v, err)
+		if err == nil && v.id == "" {
+			v.id = dfs.RandomHex()
+		}
+		if err != nil {
 			if !known || len(s.volumes) == 1 || isShortage(err) {
 				return err
 			}
@@ -240,9 +258,6 @@ func (v *volume) prepare(isNew bool) error {
 		if err := v.checkUnused(); err != nil {
 			return err
 		}
-	}
-	if v.id == "" {
-		v.id = dfs.RandomHex()
 	}
 	if err := v.emptyTemp(); err != nil {
 		return err
