@@ -20,6 +20,9 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 60 * time.Second
 	maxHeaderBytes    = 64 << 10
+
+	// closePatience is how long a disk that hangs can hold up Close.
+	closePatience = 15 * time.Second
 )
 
 // DataNode is one DataNode. Open it once, close it once.
@@ -147,7 +150,9 @@ func (d *DataNode) Wait() error {
 }
 
 // Close refuses new requests, lets running ones finish until ctx ends, cuts off
-// the rest, and waits for everything that Open has started.
+// the rest, and waits for everything that Open has started. Only for a disk that
+// hangs it does not wait for ever: what that holds up is left behind, and Close
+// fails with Internal.
 func (d *DataNode) Close(ctx context.Context) error {
 	if d.http == nil {
 		d.stopped(nil) // never opened
@@ -160,13 +165,31 @@ func (d *DataNode) Close(ctx context.Context) error {
 	}
 	closed := d.http.Close()
 	d.stopDuties()
-	<-d.gate.close() // the requests that were cut off still hold files
-	d.goroutines.Wait()
+	left := d.awaitRest()
 	d.forward.close()
 	d.caller.Close()
-	err := errors.Join(closed, d.store.Close())
+	err := errors.Join(closed, left, d.store.Close())
 	d.stopped(nil)
 	return err
+}
+
+// awaitRest waits for the requests that were cut off, which still hold files,
+// and for the duties.
+func (d *DataNode) awaitRest() error {
+	ended := make(chan struct{})
+	go func() { // ends with what it waits for, which may be when the disk answers
+		defer close(ended)
+		<-d.gate.close()
+		d.goroutines.Wait()
+	}()
+	patience := time.NewTimer(closePatience)
+	defer patience.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-patience.C:
+		return dfs.Errorf(dfs.Internal, "DataNode %s waits for a disk that does not answer; some requests are left behind", d.config.ID)
+	}
 }
 
 func (d *DataNode) stopped(fault error) {

@@ -99,7 +99,6 @@ func (f *fetcher) receive(ctx context.Context, guard *stall.Guard, source protoc
 		return err
 	}
 	buffer := f.buffers.Get().(*[transferBuffer]byte)
-	defer f.buffers.Put(buffer)
 	for left := want.Size; left > 0; {
 		guard.Moved()
 		n, err := io.ReadFull(response.Body, buffer[:min(left, transferBuffer)])
@@ -113,6 +112,7 @@ func (f *fetcher) receive(ctx context.Context, guard *stall.Guard, source protoc
 		left -= int64(n)
 		f.metrics.copied.Add(float64(n))
 	}
+	f.buffers.Put(buffer) // after a failure a disk that hangs may still use it
 	return nil
 }
 

@@ -8,13 +8,16 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/dfs-go/dfs-go/datanode/chunkstore"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
+
+// readPatience is how much longer than its deadline a piece of an answer may take
+// before it is the disk that hangs: the peer would have been cut off.
+const readPatience = 10 * time.Second
 
 // getChunk sends a chunk or one range of it, and answers HEAD. The data is not
 // verified here: the reader does that, against a checksum that it has from a
@@ -57,7 +60,9 @@ func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	return s.send(w, chunk, part)
+	err = s.send(w, chunk, part)
+	s.store.ReadEnded(chunk, err)
+	return err
 }
 
 // send copies from the file in pieces, each with a deadline of its own; the last
@@ -72,7 +77,9 @@ func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteR
 		if err := control.SetWriteDeadline(time.Now().Add(s.limits.BodyTimeout)); err != nil {
 			return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
 		}
+		done := s.store.Reading(chunk, s.limits.BodyTimeout+readPatience)
 		n, err := io.CopyN(w, chunk.File, min(left, transferBuffer))
+		done()
 		left -= n
 		s.metrics.sent.Add(float64(n))
 		if err != nil {
@@ -86,7 +93,7 @@ func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteR
 // caller enough. A file that ends early or cannot be read is this node's fault.
 func sendError(id dfs.ChunkID, at int64, err error) error {
 	code := dfs.Unavailable
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EIO) {
+	if errors.Is(err, io.EOF) || chunkstore.IsUnreadable(err) {
 		code = dfs.Internal
 	}
 	return dfs.Errorf(code, "chunk %s was sent only up to byte %d: %w", id, at, err)

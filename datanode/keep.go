@@ -164,8 +164,9 @@ func (s *server) confirmChunks(w http.ResponseWriter, r *http.Request, ids []dfs
 }
 
 // mayConfirm tells why nobody should count on this node: a copy of a data
-// directory must not stand in for the original, and a disk that has failed to
-// write may be about to fail altogether.
+// directory must not stand in for the original, and disks that have failed to
+// write may be about to fail altogether. If others are well, confirm looks at
+// the one that the chunk is on.
 func (s *server) mayConfirm() error {
 	if err := s.standing.check(); err != nil {
 		return err
@@ -188,6 +189,9 @@ func (s *server) confirm(ctx context.Context, id dfs.ChunkID) (info protocol.Chu
 	defer func() { settle(ok) }()
 	held, ok := s.store.Stat(id)
 	if !ok {
+		return info, false, nil
+	}
+	if err := s.store.Steady(id); err != nil {
 		return info, false, nil
 	}
 	if err := s.store.Verify(id); err != nil {

@@ -6,7 +6,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -327,4 +331,55 @@ func TestSuspicionsAreBounded(t *testing.T) {
 			t.Errorf("%d are remembered, %d wait", len(s.verified), s.lane.waiting())
 		}
 	})
+}
+
+// A replica on a disk that has failed is confirmed to nobody, though others of the
+// node are well.
+func TestNoConfirmationFromAFailedDisk(t *testing.T) {
+	top := t.TempDir()
+	bad := filepath.Join(top, "b")
+	var broken atomic.Bool
+	st, err := chunkstore.Open(chunkstore.Config{
+		Dirs: []string{filepath.Join(top, "a"), bad}, NodeID: "dn1", Reserve: 1,
+		Hook: func(op chunkstore.Op, path string) error {
+			if broken.Load() && op == chunkstore.OpCreate && strings.HasPrefix(path, bad) {
+				return syscall.EROFS
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	awaitLoaded(t, st)
+	where := [2]dfs.ChunkID{}
+	for id := dfs.ChunkID(1); where[0] == 0 || where[1] == 0; id++ {
+		before := st.Volumes()[1].Chunks
+		store(t, st, id)
+		where[st.Volumes()[1].Chunks-before] = id
+	}
+	s := &server{store: st, keeps: newKeeps(), standing: &standing{accepted: true}, log: hclog.NewNullLogger()}
+	check := func(id dfs.ChunkID, want bool) {
+		t.Helper()
+		if err := s.mayConfirm(); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := s.confirm(t.Context(), id); ok != want || err != nil {
+			t.Errorf("confirmed: %t, %v", ok, err)
+		}
+	}
+	check(where[0], true)
+	check(where[1], true)
+	broken.Store(true)
+	st.Probe()
+	check(where[0], true)
+	check(where[1], false)
+	if _, held := st.Stat(where[1]); !held {
+		t.Error("it is not held any more")
+	}
 }

@@ -117,7 +117,6 @@ func (s *server) putChunk(w http.ResponseWriter, r *http.Request) error {
 func (s *server) receive(w http.ResponseWriter, r *http.Request, writer *chunkstore.Writer, down *transfer) error {
 	control := http.NewResponseController(w)
 	buffer := s.buffers.Get().(*[transferBuffer]byte)
-	defer s.buffers.Put(buffer)
 	for left := r.ContentLength; left > 0; {
 		if err := control.SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)); err != nil {
 			return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
@@ -133,6 +132,7 @@ func (s *server) receive(w http.ResponseWriter, r *http.Request, writer *chunkst
 		down.grow(int64(n))
 		s.metrics.received.Add(float64(n))
 	}
+	s.buffers.Put(buffer) // after a failure a disk that hangs may still use it
 	return nil
 }
 

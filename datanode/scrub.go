@@ -107,8 +107,12 @@ func (s *scrubber) check(chunk chunkstore.Info) {
 	case dfs.Corrupt: // quarantined and logged by the store
 		s.state.Damaged++
 		s.metrics.scrubDamaged.Inc()
+	case dfs.Unavailable: // its disk does not answer, or the store is being closed: it was not read
+		return
 	case dfs.Internal:
-		s.unreadable[chunk.ID] = struct{}{}
+		if chunkstore.IsUnreadable(err) { // and not a want of memory or of a permission, which says nothing of it
+			s.unreadable[chunk.ID] = struct{}{}
+		}
 		s.metrics.scrubUnreadable.Inc()
 		s.log.Error("a chunk could not be read again", "chunk", chunk.ID, "error", err)
 	}

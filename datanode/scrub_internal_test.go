@@ -1,6 +1,7 @@
 package datanode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 // scrubbed is a disk that remembers which chunks were opened, and when.
 type scrubbed struct {
 	bad string // chunks that cannot be read
+	why error  // EIO if nil
 
 	mu    sync.Mutex // opening a store reads in parallel
 	began time.Time
@@ -36,7 +38,7 @@ func (s *scrubbed) hook(op chunkstore.Op, path string) error {
 		s.ids = append(s.ids, filepath.Base(path)[15:])
 		s.at = append(s.at, time.Since(s.began))
 	case op == chunkstore.OpRead && strings.Contains(s.bad, filepath.Base(path)[15:]):
-		return syscall.EIO
+		return cmp.Or(s.why, error(syscall.EIO))
 	case op == chunkstore.OpRename && filepath.Base(path) == "scrub.json":
 		s.saves++
 	}
@@ -200,6 +202,30 @@ func TestScrubUnreadable(t *testing.T) {
 					checkMetric(t, s.metrics, "dfs_datanode_"+line)
 				}
 			})
+		})
+	}
+}
+
+// Want of a permission or of descriptors is no damage, however often it is met.
+func TestScrubIsRefused(t *testing.T) {
+	for _, why := range []error{syscall.EACCES, syscall.EMFILE, syscall.ENOMEM} {
+		synctest.Test(t, func(t *testing.T) {
+			disk := &scrubbed{why: why}
+			st := openAt(t, t.TempDir(), disk.hook)
+			store(t, st, 1, 2, 3)
+			disk.bad = "12"
+			s := newScrubber(Config{ScrubRate: 1, ScrubInterval: time.Hour}, st, newMetrics(st), hclog.NewNullLogger())
+			for range 3 {
+				s.state = chunkstore.ScrubState{}
+				if !s.pass(t.Context()) {
+					t.Fatal("the pass was broken off")
+				}
+			}
+			if held := st.Totals().Count; held != 3 {
+				t.Errorf("%s: %d chunks are held", why, held)
+			}
+			checkMetric(t, s.metrics, "dfs_datanode_scrub_unreadable_total 6")
+			checkMetric(t, s.metrics, "dfs_datanode_scrub_damaged_total 0")
 		})
 	}
 }

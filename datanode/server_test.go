@@ -3,9 +3,11 @@ package datanode
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,6 +87,28 @@ func TestDataGoesStraightFromTheFile(t *testing.T) {
 	s.handler().ServeHTTP(w, httptest.NewRequest("GET", "/chunks/0000000000000001", nil))
 	if w.fromFile != 4 || w.Body.String() != "data" {
 		t.Errorf("%d bytes came from a file; the body is %q", w.fromFile, w.Body)
+	}
+}
+
+// unread is a connection on which the kernel fails to read the file.
+type unread struct{ direct }
+
+func (*unread) ReadFrom(io.Reader) (int64, error) {
+	return 0, &net.OpError{Op: "readfrom", Err: os.NewSyscallError("sendfile", syscall.EIO)}
+}
+
+// A disk that lets footers be read and no data is dead, whoever finds it out.
+func TestReadsThatFailInTheMiddle(t *testing.T) {
+	s, st := newTestServer(t)
+	store(t, st, 1, 2, 3)
+	for id := dfs.ChunkID(1); id <= 3; id++ {
+		if st.Volumes()[0].Gone {
+			t.Fatalf("%d failures cost the directory", id-1)
+		}
+		s.handler().ServeHTTP(&unread{direct{ResponseRecorder: httptest.NewRecorder()}}, httptest.NewRequest("GET", "/chunks/"+id.String(), nil))
+	}
+	if !st.Volumes()[0].Gone {
+		t.Error("three chunks in a row could not be read, and the disk is in service")
 	}
 }
 

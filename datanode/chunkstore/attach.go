@@ -44,7 +44,12 @@ func (s *Store) open(node dfs.NodeID) error {
 func (s *Store) lookAt() (attachment, error) {
 	found := attachment{known: make(map[*volume]document), faults: make(map[*volume]error)}
 	for _, v := range s.volumes {
-		doc, err := v.lookAt()
+		var doc document
+		err := v.within(loadTimeout, "look at the directory", func() (err error) {
+			doc, err = v.lookAt()
+			return err
+		})
+		err = named(v, err)
 		switch {
 		case err == nil:
 			found.known[v] = doc
@@ -57,6 +62,14 @@ func (s *Store) lookAt() (attachment, error) {
 		}
 	}
 	return found, nil
+}
+
+// named says of which directory a disk does not answer.
+func named(v *volume, err error) error {
+	if errors.As(err, new(*noAnswer)) {
+		return dfs.Errorf(dfs.Internal, "the data directory %s cannot be used: %w; repair or exchange the disk, and start this DataNode again", v.dir, err)
+	}
+	return err
 }
 
 func (v *volume) lookAt() (document, error) {
@@ -155,8 +168,8 @@ func (s *Store) setAside(found attachment, before []volumeRecord) error {
 }
 
 // begin makes the directories ready and writes the identity, to new ones
-// first: were the others to list one that has none, it would be taken for a
-// disk that is not mounted.
+// first: were another to list one that has none, it would be taken for a disk
+// that is not mounted.
 func (s *Store) begin(identity Identity, found attachment) error {
 	var failure error
 	var fresh, old []*volume
@@ -166,7 +179,12 @@ func (s *Store) begin(identity Identity, found attachment) error {
 			continue
 		}
 		_, known := found.known[v]
-		if err := v.prepare(!known); err != nil {
+		err := v.within(loadTimeout, "make the directory ready", func() error { return v.prepare(!known) })
+		err = named(v, err)
+		if err == nil && v.id == "" {
+			v.id = dfs.RandomHex()
+		}
+		if err != nil {
 			if !known || len(s.volumes) == 1 || isShortage(err) {
 				return err
 			}
@@ -183,6 +201,11 @@ func (s *Store) begin(identity Identity, found attachment) error {
 	}
 	if err := s.record(identity.Incarnation); err != nil {
 		return err
+	}
+	if len(fresh) > 1 {
+		if err := s.introduce(identity, fresh); err != nil {
+			return err
+		}
 	}
 	written := false
 	for _, v := range append(fresh, old...) {
@@ -203,6 +226,21 @@ func (s *Store) begin(identity Identity, found attachment) error {
 	return nil
 }
 
+// introduce gives several new directories an identity, one after the other.
+// None is in the list of another before it has its own.
+func (s *Store) introduce(identity Identity, fresh []*volume) error {
+	for i := range fresh {
+		later := func(r volumeRecord) bool {
+			return slices.ContainsFunc(fresh[i+1:], func(v *volume) bool { return v.id == r.ID })
+		}
+		known := slices.DeleteFunc(slices.Clone(s.records), later)
+		if err := fresh[i].saveIdentity(identity, known); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // prepare makes a directory usable that this process has, or is to have.
 func (v *volume) prepare(isNew bool) error {
 	if isNew {
@@ -220,9 +258,6 @@ func (v *volume) prepare(isNew bool) error {
 		if err := v.checkUnused(); err != nil {
 			return err
 		}
-	}
-	if v.id == "" {
-		v.id = dfs.RandomHex()
 	}
 	if err := v.emptyTemp(); err != nil {
 		return err

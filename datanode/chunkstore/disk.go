@@ -186,9 +186,9 @@ func isBroken(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENXIO)
 }
 
-// isUnreadable tells whether err is of one place of the disk, or of a file that
-// has gone.
-func isUnreadable(err error) bool {
+// IsUnreadable tells whether err is of one place of the disk, or of a file that
+// has gone; and not of the process, or of a disk that does not answer.
+func IsUnreadable(err error) bool {
 	for _, one := range []error{syscall.EIO, syscall.EBADMSG, badStructure, syscall.ENOENT} {
 		if errors.Is(err, one) {
 			return true

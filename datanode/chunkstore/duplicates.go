@@ -82,15 +82,18 @@ func (c *volumeContent) drop(id dfs.ChunkID, why string) {
 // damaged reads a chunk wholly. One that the disk does not let be read is no
 // better than a damaged one here: there is another.
 func (v *volume) damaged(id dfs.ChunkID) (bool, error) {
-	f, err := v.disk.open(v.path(id))
-	if err != nil {
-		return isUnreadable(err), shortage(v.dir, err)
-	}
-	defer f.Close() // only read from
-	foot, err := v.readFooter(f)
-	if err == nil {
-		err = v.checkBlocks(f, foot)
-	}
+	err := v.attempt(newTask(v, "read a chunk", true), loadTimeout, func(t *task) error {
+		f, err := v.disk.open(v.path(id))
+		if err != nil {
+			return err
+		}
+		defer f.Close() // only read from
+		foot, err := v.readFooter(f)
+		if err != nil {
+			return err
+		}
+		return v.checkBlocks(f, foot, t.moved)
+	}, nil)
 	return err != nil, shortage(v.dir, err)
 }
 
@@ -104,7 +107,7 @@ func shortage(dir string, err error) error {
 
 // checkBlocks reads all data of a file and compares it with its footer. It
 // fails with a damage, or with the error of the disk.
-func (v *volume) checkBlocks(f *os.File, foot footer) error {
+func (v *volume) checkBlocks(f *os.File, foot footer, moved func()) error {
 	buffer := make([]byte, min(foot.size, dfs.BlockSize))
 	var whole dfs.Checksum
 	for i, want := range foot.blocks {
@@ -119,6 +122,7 @@ func (v *volume) checkBlocks(f *os.File, foot footer) error {
 			return damagef("the block at byte %d is not what was written", offset)
 		}
 		whole = whole.Update(block)
+		moved()
 	}
 	if whole != foot.crc {
 		return damage("the checksum of the whole is wrong")

@@ -91,7 +91,7 @@ func (s *Store) RaiseTerm(term uint64) error {
 func (s *Store) changeIdentity(next Identity) error {
 	failure := dfs.Errorf(dfs.Internal, "%s cannot be written: no data directory is in service", identityFile)
 	written := false
-	for _, r := range s.onEach("write "+identityFile, func(v *volume) error { return v.saveIdentity(next, s.records) }) {
+	for _, r := range s.onEach("write "+identityFile, func(v *volume) error { return v.writeIdentity(next, s.records) }) {
 		if r.err != nil {
 			failure = r.err
 			continue
@@ -106,6 +106,10 @@ func (s *Store) changeIdentity(next Identity) error {
 }
 
 func (v *volume) saveIdentity(identity Identity, records []volumeRecord) error {
+	return named(v, v.within(loadTimeout, "write "+identityFile, func() error { return v.writeIdentity(identity, records) }))
+}
+
+func (v *volume) writeIdentity(identity Identity, records []volumeRecord) error {
 	content, err := json.MarshalIndent(document{identity, v.id, records}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the identity: %w", err)

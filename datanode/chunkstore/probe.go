@@ -3,7 +3,6 @@ package chunkstore
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -113,8 +112,9 @@ func (s *Store) lose(v *volume, why error) {
 }
 
 // readFailed notes that the disk refused to read a chunk, and readWell that it
-// did read one. When several different ones fail and none succeeds between,
-// the disk is taken for dead.
+// did read the data of one: a footer may come from memory although the disk is
+// dead. When several different ones fail and none succeeds between, the disk is
+// taken for dead.
 func (s *Store) readFailed(v *volume, id dfs.ChunkID, err error) {
 	if !isBadRead(err) {
 		return
@@ -138,12 +138,12 @@ func (v *volume) readWell() {
 }
 
 // stillThere finds out, when a file has vanished, whether the whole directory
-// has: then nothing is known of the chunk.
+// has, or another is in its place: then nothing is known of the chunk.
 func (s *Store) stillThere(v *volume) bool {
-	_, err := readIdentity(v.identityPath())
-	if !errors.Is(err, fs.ErrNotExist) {
+	why := v.missing(s.Identity().Instance)
+	if why == nil {
 		return true
 	}
-	s.lose(v, err)
+	s.lose(v, why)
 	return false
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -30,26 +31,59 @@ func (c *Chunk) Blocks() []dfs.Checksum { return c.blocks }
 // OpenChunk opens a chunk for reading. The footer is checked, the data is not.
 // It fails with NotFound when the chunk is not held, Corrupt when it turns out
 // to be damaged, which puts it into quarantine, Internal when the disk fails,
-// and else like Ready.
+// Unavailable when it does not answer, and else like Ready.
 func (s *Store) OpenChunk(id dfs.ChunkID) (*Chunk, error) {
 	e, err := s.entry(id)
 	if err != nil {
 		return nil, err
 	}
-	f, err := e.volume.disk.open(e.volume.path(id))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, s.fileVanished(id, e)
-	case err != nil:
-		s.readFailed(e.volume, id, err)
-		return nil, readError(id, err)
-	}
-	c := &Chunk{Info: Info{ID: id, Size: e.size, CRC32C: e.crc}, File: f, generation: e.generation, volume: e.volume}
-	if err := s.checkFooter(c); err != nil {
-		_ = f.Close() // only read from
+	v := e.volume
+	if err := v.silent(id); err != nil {
 		return nil, err
 	}
+	c := &Chunk{Info: Info{ID: id, Size: e.size, CRC32C: e.crc}, generation: e.generation, volume: v}
+	var foot footer
+	err = v.attempt(newTask(v, "open a chunk", true), hangTimeout, func(*task) (err error) {
+		if c.File, err = v.disk.open(v.path(id)); err == nil {
+			foot, err = v.readFooter(c.File)
+		}
+		return err
+	}, c.discard)
+	if errors.As(err, new(*noAnswer)) {
+		return nil, unanswered(id)
+	}
+	if err = s.checkOpened(c, e, foot, err); err != nil {
+		c.discard()
+		return nil, err
+	}
+	c.blocks = foot.blocks
 	return c, nil
+}
+
+func (c *Chunk) discard() {
+	if c.File != nil {
+		_ = c.File.Close() // only read from
+	}
+}
+
+// checkOpened judges what came of opening a chunk.
+func (s *Store) checkOpened(c *Chunk, e entry, foot footer, err error) error {
+	if err == nil && (Info{foot.id, foot.size, foot.crc}) != c.Info {
+		err = damage("the footer is that of another chunk")
+	}
+	var bad damage
+	switch {
+	case err == nil:
+		return nil
+	case c.File == nil && errors.Is(err, fs.ErrNotExist):
+		return s.fileVanished(c.ID, e)
+	case errors.As(err, &bad), errors.Is(err, errNewer): // the format was known when the store was opened
+		return s.condemn(c, err)
+	case dfs.CodeOf(err) == dfs.Unavailable: // the store is being closed
+		return err
+	}
+	s.readFailed(c.volume, c.ID, err)
+	return readError(c.ID, err)
 }
 
 // fileVanished tells what it means that a chunk has no file.
@@ -61,24 +95,6 @@ func (s *Store) fileVanished(id dfs.ChunkID, e entry) error {
 		return err // removed meanwhile
 	}
 	return damaged(id, errors.New("the file has vanished"))
-}
-
-func (s *Store) checkFooter(c *Chunk) error {
-	foot, err := c.volume.readFooter(c.File)
-	if err == nil && (Info{foot.id, foot.size, foot.crc}) != c.Info {
-		err = damage("the footer is that of another chunk")
-	}
-	var bad damage
-	switch {
-	case errors.As(err, &bad), errors.Is(err, errNewer): // the format was known when the store was opened
-		return s.condemn(c, err)
-	case err != nil:
-		s.readFailed(c.volume, c.ID, err)
-		return readError(c.ID, err)
-	}
-	c.volume.readWell()
-	c.blocks = foot.blocks
-	return nil
 }
 
 // readFooter reads and checks the footer. It fails like decodeFooter, or with
@@ -105,17 +121,58 @@ func (s *Store) Verify(id dfs.ChunkID) error {
 	if err != nil {
 		return err
 	}
+	v := c.volume
+	err = v.attempt(newTask(v, "read a chunk", true), hangTimeout, func(t *task) error {
+		return v.checkBlocks(c.File, footer{id: id, size: c.Size, crc: c.CRC32C, blocks: c.blocks}, t.moved)
+	}, c.discard)
+	if errors.As(err, new(*noAnswer)) {
+		return unanswered(id)
+	}
 	defer c.Close() // only read from
-	err = c.volume.checkBlocks(c.File, footer{id: id, size: c.Size, crc: c.CRC32C, blocks: c.blocks})
 	var bad damage
 	switch {
 	case errors.As(err, &bad):
 		return s.condemn(c, err)
+	case dfs.CodeOf(err) == dfs.Unavailable: // the store is being closed
+		return err
 	case err != nil:
-		s.readFailed(c.volume, id, err)
+		s.readFailed(v, id, err)
 		return readError(id, err)
 	}
+	c.volume.readWell()
 	return nil
+}
+
+// ReadEnded says what came of reading the data of a chunk: nil, or an error of
+// which only those of the disk count. A disk that refuses several chunks in a
+// row is taken out of service.
+func (s *Store) ReadEnded(c *Chunk, err error) {
+	if err == nil {
+		c.volume.readWell()
+		return
+	}
+	s.readFailed(c.volume, c.ID, err)
+}
+
+// Reading is to be called before a part of a chunk is read from File, and what
+// it returns afterwards. When limit passes in between, the disk is taken to hang.
+func (s *Store) Reading(c *Chunk, limit time.Duration) (done func()) {
+	t := newTask(c.volume, "send a chunk", true)
+	timer := time.AfterFunc(limit, func() { _ = t.giveUp() }) // that it does not answer is noted
+	return func() {
+		timer.Stop()
+		t.end(nil)
+	}
+}
+
+// Steady tells why nobody should rely on a chunk although it can be read: nil,
+// NotFound when it is not held, or Internal when its disk has failed or hangs.
+func (s *Store) Steady(id dfs.ChunkID) error {
+	e, err := s.entry(id)
+	if err != nil {
+		return err
+	}
+	return e.volume.writable()
 }
 
 // condemn quarantines the very file that was found damaged.

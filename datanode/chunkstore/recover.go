@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -45,21 +45,17 @@ func (s *Store) load(ctx context.Context) {
 	}
 }
 
-// examineAll examines all volumes at once. One that cannot be read is taken
-// out of service; an error means that the process has no way on.
+// examineAll examines all volumes at once. One that cannot be read, or hangs
+// while another could be, is taken out of service; an error means that the
+// process has no way on.
 func (s *Store) examineAll(ctx context.Context) ([]volumeContent, error) {
-	var group sync.WaitGroup
 	contents := make([]volumeContent, len(s.volumes))
 	errs := make([]error, len(s.volumes))
 	for i, v := range s.volumes {
 		contents[i].volume = v
-		if v.serves() {
-			group.Go(func() { contents[i], errs[i] = v.examineAll(ctx) })
-		}
 	}
-	group.Wait()
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	if err := s.awaitContents(ctx, contents, errs); err != nil {
+		return nil, err
 	}
 	var failure error
 	for i, v := range s.volumes {
@@ -83,6 +79,53 @@ func (s *Store) examineAll(ctx context.Context) ([]volumeContent, error) {
 		failure = s.volumes[0].writable()
 	}
 	return nil, failure
+}
+
+// awaitContents fills in what each volume has, or why that cannot be told.
+func (s *Store) awaitContents(ctx context.Context, contents []volumeContent, errs []error) error {
+	type result struct {
+		at      int
+		content volumeContent
+		err     error
+	}
+	results := make(chan result, len(s.volumes))
+	waiting := make(map[int]*task)
+	for i, v := range s.volumes {
+		t := newTask(v, "read the directory", false)
+		read := func(t *task) error {
+			content, err := v.examineAll(ctx, t.moved)
+			results <- result{i, content, err}
+			return nil
+		}
+		if v.serves() && t.begin(read, nil) {
+			waiting[i] = t
+		}
+	}
+	ticker := time.NewTicker(loadTimeout)
+	defer ticker.Stop()
+	before := make(map[int]int64) // signs of life
+	for others := false; len(waiting) > 0; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r := <-results:
+			if _, awaited := waiting[r.at]; awaited {
+				delete(waiting, r.at)
+				contents[r.at], errs[r.at] = r.content, r.err
+				others = others || r.err == nil
+			}
+		case <-ticker.C:
+			for i, t := range waiting {
+				moves := t.moves.Load()
+				if others && moves == before[i] {
+					delete(waiting, i)
+					errs[i] = t.giveUp()
+				}
+				before[i] = moves
+			}
+		}
+	}
+	return ctx.Err()
 }
 
 // takeIn is called under the lock.
@@ -129,7 +172,7 @@ func (v *volume) emptyTemp() error {
 
 // examineAll builds the index of a volume from the files' names and footers.
 // Their data is not read: that would take hours.
-func (v *volume) examineAll(ctx context.Context) (volumeContent, error) {
+func (v *volume) examineAll(ctx context.Context, moved func()) (volumeContent, error) {
 	content := volumeContent{volume: v, held: make(map[dfs.ChunkID]Info)}
 	if err := v.findTrash(); err != nil {
 		return content, err
@@ -139,7 +182,7 @@ func (v *volume) examineAll(ctx context.Context) (volumeContent, error) {
 	shards := make([]shardContent, shardCount)
 	for shard := range shardCount {
 		group.Go(func() (err error) {
-			shards[shard], err = v.examineShard(ctx, shard)
+			shards[shard], err = v.examineShard(ctx, shard, moved)
 			return err
 		})
 	}
@@ -160,8 +203,9 @@ type shardContent struct {
 	lost []dfs.ChunkID
 }
 
-func (v *volume) examineShard(ctx context.Context, shard int) (shardContent, error) {
+func (v *volume) examineShard(ctx context.Context, shard int, moved func()) (shardContent, error) {
 	var content shardContent
+	moved()
 	entries, err := os.ReadDir(v.shardDir(shard))
 	if err != nil {
 		return content, unreadable(v.dir, err)
@@ -182,6 +226,7 @@ func (v *volume) examineShard(ctx context.Context, shard int) (shardContent, err
 			v.log.Warn("this is not a chunk and is left alone", "path", filepath.Join(v.shardDir(shard), e.Name()))
 			continue
 		}
+		moved()
 		info, err := v.examine(id)
 		if err == nil {
 			content.held = append(content.held, info)
@@ -208,7 +253,7 @@ func (v *volume) judge(id dfs.ChunkID, why error) (damaged bool, err error) {
 		return true, v.moveAway(id)
 	case errors.Is(why, errNewer):
 		return false, dfs.Errorf(dfs.Conflict, "the chunk file %s %w; start that version", v.path(id), why)
-	case isUnreadable(why):
+	case IsUnreadable(why):
 		v.log.Error("a chunk cannot be read from the disk and is not offered; its file stays where it is", "chunk", id, "path", v.path(id), "error", why)
 		return false, nil
 	}

@@ -45,7 +45,11 @@ func (s *Store) LoadScrub() (ScrubState, error) {
 		if !v.answers() {
 			continue
 		}
-		state, err := v.loadScrub()
+		var state ScrubState
+		err := v.within(hangTimeout, "read "+scrubFile, func() (err error) {
+			state, err = v.loadScrub()
+			return err
+		})
 		if err != nil {
 			failure = err
 			continue
@@ -118,7 +122,10 @@ func (s *Store) SaveScrub(state ScrubState) error {
 		if !v.answers() {
 			continue
 		}
-		if err = v.disk.writeFile(filepath.Join(v.dir, scrubFile), append(content, '\n')); err == nil {
+		err = v.within(hangTimeout, "write "+scrubFile, func() error {
+			return v.disk.writeFile(filepath.Join(v.dir, scrubFile), append(content, '\n'))
+		})
+		if err == nil {
 			return nil
 		}
 		failure = dfs.Errorf(dfs.Internal, "%s in %s could not be written: %w", scrubFile, v.dir, reason(err))

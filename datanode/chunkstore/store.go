@@ -45,11 +45,11 @@ type Store struct {
 
 	urgent chan struct{} // holds one when there is news that should not wait
 
-	loaded     chan struct{} // closed when the directories have been read
-	stop       context.CancelFunc
-	background sync.WaitGroup
-	probing    sync.Mutex // one Probe at a time
-	emptying   sync.Mutex // one EmptyTrash at a time
+	loaded   chan struct{} // closed when the directories have been read
+	stop     context.CancelFunc
+	loading  sync.WaitGroup
+	probing  sync.Mutex // one Probe at a time
+	emptying sync.Mutex // one EmptyTrash at a time
 }
 
 // Open takes possession of the data directories, makes them ready if they are
@@ -83,7 +83,7 @@ func Open(config Config) (*Store, error) {
 		close(s.loaded)
 		return nil, errors.Join(err, s.Close())
 	}
-	s.background.Go(func() { s.load(ctx) })
+	s.loading.Go(func() { s.load(ctx) })
 	return s, nil
 }
 
@@ -115,16 +115,25 @@ func (c Config) check() error {
 }
 
 // Close gives the directories free for other processes. It waits for what
-// runs in the background; writers must be done.
+// runs in the background, but not for ever: it fails with Internal when a disk
+// does not answer; that directory is free when it does, or when the process has
+// ended. Writers must be done.
 func (s *Store) Close() error {
 	s.stop()
 	s.mu.Lock()
 	s.unready = errClosed()
 	s.mu.Unlock()
-	s.background.Wait()
+	s.loading.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), hangTimeout)
+	defer cancel()
 	var err error
 	for _, v := range s.volumes {
-		err = errors.Join(err, v.unlock())
+		select {
+		case <-v.close():
+			err = errors.Join(err, v.unlocked)
+		case <-ctx.Done():
+			err = errors.Join(err, dfs.Errorf(dfs.Internal, "the disk of the data directory %s does not answer; it stays in use until it does or this process ends", v.dir))
+		}
 	}
 	return err
 }
@@ -155,8 +164,11 @@ func (s *Store) WaitLoaded(ctx context.Context) error {
 }
 
 // claim waits until nobody else changes the file of a chunk, and keeps others
-// from it until release is called.
-func (s *Store) claim(id dfs.ChunkID) (release func()) {
+// from it until release is called, once or more often. It fails with
+// Unavailable when somebody else hangs.
+func (s *Store) claim(id dfs.ChunkID) (release func(), err error) {
+	patience := time.NewTimer(writeTimeout)
+	defer patience.Stop()
 	mine := make(chan struct{})
 	for {
 		s.mu.Lock()
@@ -168,14 +180,18 @@ func (s *Store) claim(id dfs.ChunkID) (release func()) {
 		if !busy {
 			break
 		}
-		<-other
+		select {
+		case <-other:
+		case <-patience.C:
+			return nil, unanswered(id)
+		}
 	}
-	return func() {
+	return sync.OnceFunc(func() {
 		s.mu.Lock()
 		delete(s.claims, id)
 		s.mu.Unlock()
 		close(mine)
-	}
+	}), nil
 }
 
 // Stat tells what is held under an ID: nothing before Ready.

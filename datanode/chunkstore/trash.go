@@ -89,7 +89,7 @@ func (v *volume) removeOldest(before time.Time) bool {
 func (v *volume) throwAway(id dfs.ChunkID, size int64, keep time.Duration) error {
 	if keep > 0 {
 		file := trashed{name: v.newName(id), size: fileSize(size), since: time.Now()}
-		err := v.disk.replace(v.path(id), filepath.Join(v.trashDir(), file.name))
+		err := v.putAside(id, v.trashDir(), file.name)
 		if err == nil {
 			v.mu.Lock()
 			v.trash.add(file)

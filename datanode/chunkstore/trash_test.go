@@ -2,6 +2,7 @@ package chunkstore
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -209,4 +210,34 @@ func TestTrashOnADiskInTrouble(t *testing.T) {
 	s.volumes[0].fail("a test", errors.New("broken"))
 	s.EmptyTrash(time.Now().Add(2 * testKeep))
 	checkTrash(t, s, 100) // a disk that has failed is left in peace
+}
+
+// Somebody may have emptied the trash or the quarantine with rm -r. A chunk that
+// is given up must not stay where the next start finds it, least of all a
+// damaged one.
+func TestDirectoriesForTheGivenUpAreMissing(t *testing.T) {
+	dir := t.TempDir()
+	s := openTrash(t, nil, dir)
+	v := s.volumes[0]
+	for id := range dfs.ChunkID(3) {
+		keepChunk(t, s, id+1, 10)
+	}
+	if err := errors.Join(os.RemoveAll(v.trashDir()), os.RemoveAll(v.quarantineDir())); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Remove(1), s.Quarantine(2, "a test"), s.Remove(3)); err != nil {
+		t.Error(err)
+	}
+	for id := range dfs.ChunkID(3) {
+		if _, err := os.Stat(v.path(id + 1)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("chunk %d: %v", id+1, err)
+		}
+	}
+	checkTrash(t, s, 10, 10)
+	if kept, err := os.ReadDir(v.quarantineDir()); err != nil || len(kept) != 1 {
+		t.Errorf("in quarantine: %v, %v", kept, err)
+	}
+	if err := os.Remove(v.path(1)); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
 }

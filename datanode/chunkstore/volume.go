@@ -38,10 +38,15 @@ type volume struct {
 	allocation sync.Mutex // one chunk at a time asks for space and takes it
 	shards     [shardCount]syncGroup
 
-	mu       sync.Mutex // guards what follows
-	failure  error      // why nothing is written any more
-	gone     bool       // and nothing is read
-	overdue  int        // tasks that have taken too long and have not ended
+	mu       sync.Mutex    // guards what follows
+	failure  error         // why nothing is written any more
+	gone     bool          // and nothing is read
+	overdue  int           // tasks that have taken too long and have not ended
+	unread   int           // those of them that only read
+	busy     int           // tasks under way
+	closed   bool          // no task begins any more
+	idle     chan struct{} // closed when closed and not busy
+	unlocked error         // what came of giving the lock free; set before idle is closed
 	figures  figures
 	writers  int   // chunks being written
 	writing  int64 // bytes of files that they will have
@@ -50,7 +55,9 @@ type volume struct {
 }
 
 func newVolume(dir string, config Config, log hclog.Logger) *volume {
-	return &volume{dir: dir, reserve: config.Reserve, disk: disk{config.Hook}, ask: askDisk, log: log.With("dir", dir)}
+	return &volume{
+		dir: dir, reserve: config.Reserve, disk: disk{config.Hook}, ask: askDisk, log: log.With("dir", dir), idle: make(chan struct{}),
+	}
 }
 
 func (v *volume) takeLock() error {

@@ -3,6 +3,7 @@ package chunkstore_test
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -609,6 +610,110 @@ func TestUnreadableDisk(t *testing.T) {
 	checkAll(t, s, where, slices.Collect(maps.Keys(where))...)
 }
 
+// The footers of a dead disk may still be in memory: that they can be read says
+// nothing of the data.
+func TestUnreadableDiskWithFootersInMemory(t *testing.T) {
+	f, c, s := severalFaulty(t)
+	where := fill(t, s, c)
+	for id := dfs.ChunkID(s.Totals().Count + 1); len(where[c.Dirs[0]]) < 3; id++ {
+		mustPut(t, s, id, content(id, 1000))
+		for _, dir := range c.Dirs {
+			if _, err := os.Stat(inDir(dir, id)); err == nil {
+				where[dir] = append(where[dir], id)
+			}
+		}
+	}
+	reads := make(map[string]int)
+	f.reset(func(_ int, op chunkstore.Op, path string) error {
+		if op != chunkstore.OpRead || !strings.HasPrefix(path, c.Dirs[0]) {
+			return nil
+		}
+		if reads[path]++; reads[path] > 1 {
+			return syscall.EIO
+		}
+		return nil
+	})
+	for _, id := range where[c.Dirs[0]][:3] {
+		checkCode(t, s.Verify(id), dfs.Internal)
+	}
+	f.reset(nil)
+	if !s.Volumes()[0].Gone {
+		t.Error("three chunks in a row could not be read, and the disk is in service")
+	}
+	checkAll(t, s, where, c.Dirs[1], c.Dirs[2])
+}
+
+// Whoever sends chunks tells what came of it.
+func TestReadEnded(t *testing.T) {
+	_, c, s := severalFaulty(t)
+	where := fill(t, s, c)
+	for id := dfs.ChunkID(s.Totals().Count + 1); len(where[c.Dirs[0]]) < 3; id++ {
+		mustPut(t, s, id, content(id, 1000))
+		for _, dir := range c.Dirs {
+			if _, err := os.Stat(inDir(dir, id)); err == nil {
+				where[dir] = append(where[dir], id)
+			}
+		}
+	}
+	ended := func(id dfs.ChunkID, err error) {
+		chunk, failure := s.OpenChunk(id)
+		if failure != nil {
+			t.Fatal(failure)
+		}
+		s.ReadEnded(chunk, err)
+		if err := chunk.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	failed := &os.SyscallError{Syscall: "sendfile", Err: syscall.EIO}
+	ids := where[c.Dirs[0]]
+	for _, err := range []error{nil, io.EOF, syscall.EPIPE} {
+		ended(ids[0], failed)
+		ended(ids[1], failed)
+		ended(ids[2], err)
+		if s.Volumes()[0].Gone {
+			t.Fatalf("two failures and %v cost the directory", err)
+		}
+		ended(ids[0], nil)
+	}
+	for _, id := range ids[:3] {
+		ended(id, failed)
+	}
+	checkAll(t, s, where, c.Dirs[1], c.Dirs[2])
+}
+
+// Nobody is to rely on what lies on a disk that has failed, however well the
+// others are.
+func TestSteady(t *testing.T) {
+	f, c, s := severalFaulty(t)
+	where := fill(t, s, c)
+	f.reset(failIn(c.Dirs[1], chunkstore.OpCreate, syscall.EROFS))
+	s.Probe()
+	checkCode(t, s.Writable(), "")
+	checkAll(t, s, where, c.Dirs...)
+	checkCode(t, s.Steady(where[c.Dirs[0]][0]), "")
+	checkCode(t, s.Steady(where[c.Dirs[1]][0]), dfs.Internal)
+	checkCode(t, s.Steady(999), dfs.NotFound)
+}
+
+// A disk of another node may be mounted in the place of this one's.
+func TestReadingFromADiskThatWasExchanged(t *testing.T) {
+	_, c, s := severalFaulty(t)
+	where := fill(t, s, c)
+	s.Acknowledge(s.Report(1000))
+	if err := os.Rename(c.Dirs[2], c.Dirs[2]+".away"); err != nil {
+		t.Fatal(err)
+	}
+	other := config(c.Dirs[2])
+	other.NodeID = "dn2"
+	shut(t, open(t, other))
+	checkCode(t, s.Verify(where[c.Dirs[2]][0]), dfs.NotFound)
+	checkAll(t, s, where, c.Dirs[0], c.Dirs[1])
+	if r := s.Report(1000); len(r.Corrupt) > 0 || len(r.Removed) != len(where[c.Dirs[2]]) {
+		t.Errorf("reported %+v", r)
+	}
+}
+
 // When a whole disk vanishes between two probes, its chunks are not damaged.
 func TestReadingFromADiskThatVanished(t *testing.T) {
 	_, c, s := severalFaulty(t)
@@ -737,5 +842,47 @@ func TestDirectoryGoesInBetween(t *testing.T) {
 				t.Error("a term was noted nowhere")
 			}
 		})
+	}
+}
+
+// Several directories may be new at once. Whenever a start dies, those that
+// have no identity yet are still new at the next one.
+func TestDeathWhileSeveralDisksAreNew(t *testing.T) {
+	for _, used := range []int{0, 1} {
+		for at := 1; ; at++ {
+			f := &faults{}
+			c := severalDirs(t)
+			all := c.Dirs
+			if c.Dirs = all[:used]; used > 0 {
+				shut(t, open(t, c))
+			}
+			c.Dirs, c.Hook = all, f.hook
+			f.reset(func(n int, _ chunkstore.Op, _ string) error {
+				if n >= at {
+					return errors.New("the process is dead")
+				}
+				return nil
+			})
+			if s, err := tryOpen(c); err == nil {
+				shut(t, s)
+			}
+			survived := len(f.operations()) < at
+			f.reset(nil)
+			s := open(t, c)
+			for _, status := range s.Volumes() {
+				if status.Gone || status.Failure != nil {
+					t.Errorf("%d in use, death at operation %d: %+v", used, at, status)
+				}
+			}
+			for _, dir := range c.Dirs {
+				if got := readIdentity(t, dir); len(got.Volumes) != 3 {
+					t.Errorf("%s lists %+v", dir, got.Volumes)
+				}
+			}
+			shut(t, s)
+			if survived {
+				break
+			}
+		}
 	}
 }

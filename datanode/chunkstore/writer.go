@@ -25,6 +25,7 @@ type Writer struct {
 	block   dfs.Checksum // of the block being filled
 	blocks  []dfs.Checksum
 	ended   bool // the volume does not expect it any more
+	lost    bool // the disk does not answer: all of this is its task's, which cleans up
 }
 
 // Create begins a chunk of size bytes and takes its space on a disk. It fails
@@ -38,7 +39,7 @@ func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
 	if err := s.Ready(); err != nil {
 		return nil, err
 	}
-	err := s.volumes[0].writable() // what is told when there is no volume to try
+	err := errNoVolume() // when there is none to try
 	for _, v := range s.choose(fileSize(size)) {
 		var w *Writer
 		if w, err = s.createOn(v, id, size); err == nil {
@@ -51,6 +52,10 @@ func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
 	return nil, err
 }
 
+func errNoVolume() error {
+	return dfs.Errorf(dfs.Internal, "no disk of this DataNode takes chunks; use another DataNode and look at the log of this one")
+}
+
 func (s *Store) createOn(v *volume, id dfs.ChunkID, size int64) (*Writer, error) {
 	w := &Writer{
 		store:  s,
@@ -61,11 +66,25 @@ func (s *Store) createOn(v *volume, id dfs.ChunkID, size int64) (*Writer, error)
 		blocks: make([]dfs.Checksum, 0, blockCount(size)),
 	}
 	v.expect(fileSize(size))
-	if err := w.create(); err != nil {
+	if err := w.attempt("begin a chunk", w.create); err != nil {
 		w.Abort()
 		return nil, err
 	}
 	return w, nil
+}
+
+// attempt does a step of writing. After it has failed because the disk does not
+// answer, nothing of the Writer is to be touched but lost.
+func (w *Writer) attempt(what string, step func() error) error {
+	if w.lost {
+		return unanswered(w.id)
+	}
+	err := w.volume.attempt(newTask(w.volume, what, false), writeTimeout, func(*task) error { return step() }, w.abort)
+	if errors.As(err, new(*noAnswer)) {
+		w.lost = true
+		return unanswered(w.id)
+	}
+	return err
 }
 
 func (w *Writer) create() (err error) {
@@ -100,17 +119,29 @@ func (w *Writer) failed(what string, err error) error {
 }
 
 // Write appends data. It fails with Invalid for bytes beyond the announced
-// size, NoSpace and Internal; after the last two only Abort is of use.
+// size, and NoSpace, Internal and Unavailable; after these only Abort is of use.
+// After Unavailable the disk may go on with p for as long as it hangs: then p
+// is not to be used again.
 func (w *Writer) Write(p []byte) (int, error) {
+	if w.lost {
+		return 0, unanswered(w.id)
+	}
 	if int64(len(p)) > w.size-w.written {
 		return 0, dfs.Errorf(dfs.Invalid, "chunk %s has more than the announced %d bytes", w.id, w.size)
 	}
 	if w.file == nil {
 		return 0, dfs.Errorf(dfs.Internal, "chunk %s is not being written any more", w.id)
 	}
-	if err := w.volume.disk.write(w.file, p); err != nil {
+	file := w.file
+	err := w.attempt("write", func() error {
+		if err := w.volume.disk.write(file, p); err != nil {
+			return w.failed("write", err)
+		}
+		return nil
+	})
+	if err != nil {
 		w.Abort()
-		return 0, w.failed("write", err)
+		return 0, err
 	}
 	w.crc = w.crc.Update(p)
 	for rest := p; len(rest) > 0; {
@@ -129,7 +160,19 @@ func (w *Writer) Write(p []byte) (int, error) {
 // OpenData opens the data for reading while it is being written. What Write
 // has accepted can be read; the file stays readable after Commit and Abort.
 func (w *Writer) OpenData() (*os.File, error) {
-	f, err := w.volume.disk.open(w.path)
+	var f *os.File
+	path := w.path
+	err := w.volume.attempt(newTask(w.volume, "open", false), writeTimeout, func(*task) (err error) {
+		f, err = w.volume.disk.open(path)
+		return err
+	}, func() {
+		if f != nil {
+			_ = f.Close() // only read from
+		}
+	})
+	if errors.As(err, new(*noAnswer)) {
+		return nil, unanswered(w.id)
+	}
 	if err != nil {
 		return nil, w.failed("open", err)
 	}
@@ -138,10 +181,28 @@ func (w *Writer) OpenData() (*os.File, error) {
 
 // Abort gives the chunk up. After Commit it does nothing.
 func (w *Writer) Abort() {
+	if w.lost {
+		return
+	}
+	if w.file == nil && w.path == "" {
+		w.leave()
+		return
+	}
+	err := w.attempt("remove a temporary file", func() error { w.abort(); return nil })
+	if err != nil && !w.lost { // the store is closed, which empties tmp at the next start
+		w.leave()
+	}
+}
+
+func (w *Writer) leave() {
 	if !w.ended {
 		w.ended = true
 		w.volume.expect(-fileSize(w.size))
 	}
+}
+
+func (w *Writer) abort() {
+	w.leave()
 	if w.file != nil {
 		_ = w.file.Close() // the file goes away
 		w.file = nil
@@ -158,9 +219,13 @@ func (w *Writer) Abort() {
 // Commit makes the chunk durable and visible, and returns only then. It fails
 // with Invalid when the data is shorter than announced or its checksum is not
 // want, Conflict when other content is held under the ID, NoSpace when the disk
-// is full, and Internal when it fails; nothing is kept then. A chunk that is
-// held already, with the same content, is a success.
+// is full, and Internal when it fails; nothing is kept then. It fails with
+// Unavailable when the disk does not answer: then the chunk may be held later. A
+// chunk that is held already, with the same content, is a success.
 func (w *Writer) Commit(want dfs.Checksum) (Info, error) {
+	if w.lost {
+		return Info{}, unanswered(w.id)
+	}
 	defer w.Abort()
 	info := Info{ID: w.id, Size: w.size, CRC32C: w.crc}
 	switch {
@@ -171,18 +236,29 @@ func (w *Writer) Commit(want dfs.Checksum) (Info, error) {
 	case w.file == nil:
 		return Info{}, dfs.Errorf(dfs.Internal, "chunk %s is not being written any more", w.id)
 	}
-	release := w.store.claim(w.id)
-	defer release()
+	release, err := w.store.claim(w.id)
+	if err != nil {
+		return Info{}, err
+	}
 	if held, ok := w.store.Stat(w.id); ok {
+		release()
 		if held != info {
 			return Info{}, dfs.Errorf(dfs.Conflict, "chunk %s is held already with other content (%d bytes, CRC-32C %s)", w.id, held.Size, held.CRC32C)
 		}
 		return info, nil
 	}
-	if err := w.publish(); err != nil {
+	err = w.attempt("write a chunk", func() error {
+		defer release()
+		if err := w.publish(); err != nil {
+			return err
+		}
+		return w.hold(info)
+	})
+	if w.lost {
 		return Info{}, err
 	}
-	if err := w.hold(info); err != nil {
+	release() // the store may have been closed
+	if err != nil {
 		return Info{}, err
 	}
 	return info, nil
