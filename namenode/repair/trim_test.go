@@ -386,3 +386,34 @@ func TestRefresh(t *testing.T) {
 		t.Error("nodes that went down since do not show")
 	}
 }
+
+// TestManyHolders: an order names no more nodes than a DataNode accepts, however
+// many hold the chunk.
+func TestManyHolders(t *testing.T) {
+	w := newWorld(dfs.MaxReplication + 4)
+	w.file(dfs.MaxReplication, nums(1, dfs.MaxReplication+3)...)
+	s := ripe(t, w)
+	s.trims.Add(s.planTrims())
+	told := 0
+	for _, num := range nums(1, dfs.MaxReplication+3) {
+		for _, trim := range s.trims.Take(num, s.clock, KeepersIn(s.view())) {
+			told++
+			if len(trim.Keepers) != dfs.MaxReplication || slices.Contains(trim.Keepers, num) {
+				t.Errorf("%d is to ask %v", num, trim.Keepers)
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("%d trims", told)
+	}
+
+	w = newWorld(2 * dfs.MaxReplication)
+	w.file(dfs.MaxReplication, nums(1, dfs.MaxReplication+2)...)
+	for _, num := range nums(1, 4) {
+		w.node(num).Service = fsm.Draining
+	}
+	plan := w.plan(wide(), 1)
+	if len(plan) != 1 || len(plan[0].Sources) != dfs.MaxReplication {
+		t.Errorf("%+v", plan)
+	}
+}
