@@ -56,7 +56,7 @@ func (s *sim) trimView(report *Report) *TrimView {
 
 // settle and plan do what the leader does with these.
 func (s *sim) settle() {
-	s.ledger.Settle(s.clock, NeededIn(s.view()))
+	s.ledger.Settle(s.clock, NeededIn(s.view()), TargetsIn(s.view()))
 	s.trims.Settle(DoomedIn(s.view()))
 }
 
@@ -95,7 +95,7 @@ func (s *sim) carryOut() {
 		if node.Liveness == fsm.Down {
 			continue
 		}
-		for _, c := range s.ledger.Take(node.Num) {
+		for _, c := range s.ledger.Take(node.Num, node.Incarnation, s.clock) {
 			s.w.put(c.Chunk.ID, node.Num)
 		}
 		for _, trim := range s.trims.Take(node.Num, s.clock, KeepersIn(s.view())) {

@@ -47,7 +47,7 @@ func TestTrimConditions(t *testing.T) {
 		}, 0, Copying},
 		{"a copy is overdue and may still arrive", func(s *sim) {
 			s.ledger.Add([]Copy{{Chunk: *s.w.chunk(1), Target: 5, Sources: nums(1, 1)}}, s.clock.Add(-70*time.Second))
-			s.ledger.Settle(s.clock, always)
+			s.ledger.Settle(s.clock, always, nil)
 		}, 0, Copying},
 		{"it has just been seen", func(s *sim) { s.watch = NewWatch(5 * time.Second) }, 0, TooNew},
 		{"it was not seen in between", func(s *sim) { s.watch.Note(nil, s.clock) }, 0, TooNew},
