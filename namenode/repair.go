@@ -199,7 +199,7 @@ func (d *repairDuty) plan(now time.Time, trims bool) {
 func (d *repairDuty) trimView(view repair.View, now time.Time) *repair.TrimView {
 	watch := *d.watch
 	return &repair.TrimView{
-		View: view, Report: d.report, Clock: now, Delay: d.l.n.config.TrimDelay, Quiet: d.nodes.quiet,
+		View: view, Report: d.report, Clock: now, Delay: d.l.n.config.TrimDelay, Changed: d.nodes.changes(),
 		Watch: &watch, Copies: d.l.ledger, Trims: d.l.trims,
 		Flapping: func(num fsm.NodeNum) bool { return d.nodes.flapping(num, now) },
 	}

@@ -31,8 +31,8 @@ type Copy struct {
 }
 
 // Plan returns the copies to be ordered now, besides those that are under way:
-// chunks with the fewest replicas first, then those whose nodes are being
-// emptied, then those on too few racks; at most one copy of each. Nodes are all
+// chunks with the fewest replicas first, then those on too few racks, then those
+// whose nodes are being emptied; at most one copy of each. Nodes are all
 // DataNodes; what is on its way to them, the copies of the ledger included, has
 // been taken from their room.
 func Plan(report *Report, nodes []placement.Node, ledger *Ledger, limits Limits, random *rand.Rand) []Copy {

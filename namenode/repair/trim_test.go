@@ -51,8 +51,10 @@ func TestTrimConditions(t *testing.T) {
 		}, 0, Copying},
 		{"it has just been seen", func(s *sim) { s.watch = NewWatch(5 * time.Second) }, 0, TooNew},
 		{"it was not seen in between", func(s *sim) { s.watch.Note(nil, s.clock) }, 0, TooNew},
-		{"a node has come or gone meanwhile", func(s *sim) { s.quiet = s.clock.Add(-s.delay + 1) }, 0, TooNew},
-		{"a node has come or gone before", func(s *sim) { s.quiet = s.clock.Add(-s.delay) }, 1, NoObstacle},
+		{"a holder has come or gone meanwhile", func(s *sim) { s.changed[4] = s.clock.Add(-s.delay + 1) }, 0, Unsteady},
+		{"a holder has come or gone before", func(s *sim) { s.changed[4] = s.clock.Add(-s.delay) }, 1, NoObstacle},
+		{"a holder was not seen yet", func(s *sim) { delete(s.changed, 4) }, 0, Unsteady},
+		{"a node that does not hold it comes and goes", func(s *sim) { s.changed[5] = s.clock }, 1, NoObstacle},
 		{"a replica is being trimmed", func(s *sim) { s.trims.Add([]Trim{{Chunk: *s.w.chunk(1), Wanted: 3, Victim: 2, Incarnation: 1}}) }, 0, BeingTrimmed},
 		{"one is on a node that is to be emptied, and needed until there is another", func(s *sim) {
 			s.w.node(1).Service, s.w.node(2).Service = fsm.Draining, fsm.Draining
