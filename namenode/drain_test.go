@@ -145,6 +145,27 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestDrainBesideRestlessNode empties a DataNode while another, which has nothing
+// to do with it, is started again and again.
+func TestDrainBesideRestlessNode(t *testing.T) {
+	f := quickFleet(t, func(config *namenode.Config) {
+		patient(config)
+		config.TrimDelay = 3 * time.Second // longer than between two starts
+	}, "dn1", "dn2", "dn3", "dn4")
+	for i := range 10 {
+		f.upload(fmt.Sprintf("/f%d", i))
+	}
+	restless := newDataNode(t, "dn5")
+	restless.heartbeat.Unwritable = true
+	f.nodes["dn5"] = restless
+	f.n.drain("dn2")
+	waitUntil(t, "dn2 is empty", func() bool {
+		f.obey()
+		restless.heartbeat.Incarnation++
+		return f.n.node("dn2").State == protocol.StateDrained
+	})
+}
+
 func TestDrainRefusals(t *testing.T) {
 	f := quickRepair(t, "dn1")
 	for _, route := range []string{"/nodes/drain", "/nodes/undrain"} {

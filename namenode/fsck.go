@@ -171,6 +171,8 @@ func (d *describer) trimming(p *repair.Problem) string {
 		return "waiting for the inventory of " + names
 	case repair.Unreported:
 		return "waiting for the report of " + names
+	case repair.Unsteady:
+		return "waiting until " + names + ", which has just come, has been up for a while"
 	}
 	return "a replica will be removed soon"
 }

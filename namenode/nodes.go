@@ -55,7 +55,7 @@ func (n *NameNode) heartbeat(c *call) (reply, error) {
 		}
 		answer.WantInventory = answer.WantInventory || request.Incarnation > 0 && s.Unconfirmed(num, unconfirmedAfter)
 	})
-	answer.Orders = l.orders(c.Context(), num)
+	answer.Orders = l.orders(c.Context(), num, request.Incarnation)
 	return reply{http.StatusOK, answer}, nil
 }
 

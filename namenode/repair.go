@@ -111,8 +111,8 @@ func (d *repairDuty) refill() {
 func (d *repairDuty) settle(now time.Time, view repair.View) {
 	d.l.mu.Lock()
 	defer d.l.mu.Unlock()
-	for _, c := range d.l.ledger.Settle(now, repair.NeededIn(view)) {
-		d.l.n.logger.Warn("a copy was not made in time and will be ordered anew", "chunk", c.Chunk.ID, "target", d.l.n.nodeID(c.Target), "after", copyTimeout)
+	for _, c := range d.l.ledger.Settle(now, repair.NeededIn(view), repair.TargetsIn(view)) {
+		d.l.n.logger.Warn("a copy is not expected any more and will be ordered anew", "chunk", c.Chunk.ID, "target", d.l.n.nodeID(c.Target), "reason", c.Reason)
 	}
 	d.l.trims.Settle(repair.DoomedIn(view))
 }
@@ -199,7 +199,7 @@ func (d *repairDuty) plan(now time.Time, trims bool) {
 func (d *repairDuty) trimView(view repair.View, now time.Time) *repair.TrimView {
 	watch := *d.watch
 	return &repair.TrimView{
-		View: view, Report: d.report, Clock: now, Delay: d.l.n.config.TrimDelay, Quiet: d.nodes.quiet,
+		View: view, Report: d.report, Clock: now, Delay: d.l.n.config.TrimDelay, Changed: d.nodes.changes(),
 		Watch: &watch, Copies: d.l.ledger, Trims: d.l.trims,
 		Flapping: func(num fsm.NodeNum) bool { return d.nodes.flapping(num, now) },
 	}
@@ -282,7 +282,7 @@ func (l *leadership) underWay() (copies, trims int) {
 
 // orders returns what a DataNode is to do. It is told only when this NameNode
 // is known to lead still: of a copy once, of a trim again and again.
-func (l *leadership) orders(ctx context.Context, target fsm.NodeNum) []protocol.Order {
+func (l *leadership) orders(ctx context.Context, target fsm.NodeNum, incarnation uint64) []protocol.Order {
 	now := time.Now()
 	l.mu.Lock()
 	copying, trimming := l.ledger.Waiting(target), l.trims.Waiting(target, now)
@@ -292,7 +292,7 @@ func (l *leadership) orders(ctx context.Context, target fsm.NodeNum) []protocol.
 	}
 	view := l.repairState()
 	l.mu.Lock()
-	copies := l.ledger.Take(target)
+	copies := l.ledger.Take(target, incarnation, now)
 	trims := l.trims.Take(target, now, repair.KeepersIn(view))
 	l.mu.Unlock()
 	locate := newLocator(view.Nodes)

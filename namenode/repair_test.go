@@ -172,6 +172,45 @@ func TestLostDataNodeIsRepaired(t *testing.T) {
 	}
 }
 
+// TestFullTargetIsGivenUp has the target of a copy find out that its disk is
+// full, and another be ordered to make the copy long before the first would be
+// overdue. The same when the target is started anew.
+func TestFullTargetIsGivenUp(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*protocol.HeartbeatRequest)
+	}{
+		{"full", func(h *protocol.HeartbeatRequest) { h.Unwritable, h.Free = true, 0 }},
+		{"started anew", func(h *protocol.HeartbeatRequest) { h.Incarnation, h.Seq = 2, 0 }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			f := quickRepair(t, "dn1", "dn2", "dn3", "dn4", "dn5")
+			chunk, on := f.upload("/f")
+			f.mute[on[0]] = true
+			var first dfs.NodeID
+			for id := range f.waitOrders() {
+				first = id
+			}
+			test.change(&f.nodes[first].heartbeat)
+			deadline := time.Now().Add(patience / 2) // a copy may take all of patience
+			for {
+				for id, orders := range f.beat() {
+					if id == first || slices.Contains(on, id) || len(orders) != 1 || orders[0].Chunk != chunk {
+						t.Fatalf("%s was to make the copy, and then %s is ordered %+v", first, id, orders)
+					}
+					return
+				}
+				if time.Now().After(deadline) {
+					t.Fatal("nobody else is ordered to make the copy")
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+}
+
 func TestDamagedReplicaIsRepaired(t *testing.T) {
 	f := quickRepair(t, "dn1", "dn2", "dn3", "dn4")
 	chunk, on := f.upload("/f")

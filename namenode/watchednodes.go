@@ -14,11 +14,11 @@ const (
 // watchedNodes is what a leader remembers of the coming and going of DataNodes.
 // Its zero value has seen none.
 type watchedNodes struct {
-	quiet time.Time // when one was last seen to change
 	known map[fsm.NodeNum]*watchedNode
 }
 
 type watchedNode struct {
+	changed     time.Time // when it was last seen to come, go or start anew
 	liveness    fsm.Liveness
 	incarnation uint64
 	down        bool        // and not up again since
@@ -29,7 +29,7 @@ type watchedNode struct {
 // come, gone or started anew.
 func (w *watchedNodes) look(nodes []fsm.Node, now time.Time) (changed bool) {
 	if w.known == nil {
-		w.known, w.quiet = make(map[fsm.NodeNum]*watchedNode), now
+		w.known = make(map[fsm.NodeNum]*watchedNode)
 	}
 	for i := range nodes {
 		n := &nodes[i]
@@ -37,11 +37,11 @@ func (w *watchedNodes) look(nodes []fsm.Node, now time.Time) (changed bool) {
 		if seen == nil {
 			seen = new(watchedNode)
 			w.known[n.Num] = seen
-			changed = true
+			seen.changed, changed = now, true
 		}
 		if seen.liveness != n.Liveness || seen.incarnation != n.Incarnation {
 			seen.liveness, seen.incarnation = n.Liveness, n.Incarnation
-			changed = true
+			seen.changed, changed = now, true
 		}
 		switch {
 		case n.Liveness == fsm.Down:
@@ -52,10 +52,16 @@ func (w *watchedNodes) look(nodes []fsm.Node, now time.Time) (changed bool) {
 			seen.returns = seen.returns[max(0, len(seen.returns)-flapReturns):]
 		}
 	}
-	if changed {
-		w.quiet = now
-	}
 	return changed
+}
+
+// changes returns when each node was last seen to come, go or start anew.
+func (w *watchedNodes) changes() map[fsm.NodeNum]time.Time {
+	changes := make(map[fsm.NodeNum]time.Time, len(w.known))
+	for num, seen := range w.known {
+		changes[num] = seen.changed
+	}
+	return changes
 }
 
 // flapping tells whether a node has come back more than once lately.

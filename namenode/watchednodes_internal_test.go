@@ -29,8 +29,8 @@ func TestWatchedNodes(t *testing.T) {
 		if changed := look(step.liveness); changed != step.changed || w.flapping(1, now) != step.flaps {
 			t.Errorf("step %d: changed %v, flapping %v", i, changed, w.flapping(1, now))
 		}
-		if quiet := w.quiet.Equal(now); quiet != step.changed {
-			t.Errorf("step %d: quiet since %s, now is %s", i, w.quiet, now)
+		if changed := w.changes()[1].Equal(now); changed != step.changed {
+			t.Errorf("step %d: quiet since %s, now is %s", i, w.changes()[1], now)
 		}
 	}
 	if node.Incarnation++; !look(fsm.Up) {

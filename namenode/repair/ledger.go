@@ -8,10 +8,14 @@ import (
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
+// roomPatience is how long a copy that its target was told of is waited for
+// although the target says that it is full: it may have taken the last room.
+const roomPatience = 5 * time.Second
+
 // Ledger is the copies that a leader has ordered. Each is given to its target
-// once. When the target does not hold the chunk in time, the copy is overdue:
-// it does not count any more, and for as long again other targets are
-// preferred. Not safe for concurrent use.
+// once. When the target does not hold the chunk in time, or shows that it will
+// not, the copy is overdue: it does not count any more, and for as long as a copy
+// may take other targets are preferred. Not safe for concurrent use.
 type Ledger struct {
 	timeout time.Duration
 	orders  []*order
@@ -19,9 +23,10 @@ type Ledger struct {
 
 type order struct {
 	Copy
-	deadline  time.Time
-	delivered bool
-	overdue   bool
+	deadline    time.Time
+	delivered   time.Time // zero when it never was
+	incarnation uint64    // of the target then
+	overdue     bool
 }
 
 // NewLedger returns an empty ledger of copies that may each take timeout.
@@ -36,17 +41,48 @@ func (l *Ledger) Add(copies []Copy, now time.Time) {
 
 // Settle forgets the copies that are not needed any more and returns those
 // that have become overdue.
-func (l *Ledger) Settle(now time.Time, needed func(*Copy) bool) (overdue []Copy) {
+func (l *Ledger) Settle(now time.Time, needed func(*Copy) bool, targets Targets) (overdue []Overdue) {
 	l.orders = slices.DeleteFunc(l.orders, func(o *order) bool {
 		return !needed(&o.Copy) || !now.Before(o.deadline.Add(l.timeout))
 	})
 	for _, o := range l.orders {
-		if !o.overdue && !now.Before(o.deadline) {
+		if reason := o.hopeless(now, targets); !o.overdue && reason != "" {
 			o.overdue = true
-			overdue = append(overdue, o.Copy)
+			if o.deadline.After(now) {
+				o.deadline = now
+			}
+			overdue = append(overdue, Overdue{o.Copy, reason})
 		}
 	}
 	return overdue
+}
+
+// Overdue is a copy that is not expected any more, and why.
+type Overdue struct {
+	Copy
+	Reason string
+}
+
+// Targets is the DataNodes as they are.
+type Targets map[fsm.NodeNum]fsm.Node
+
+// TargetsIn returns the DataNodes of a view.
+func TargetsIn(view View) Targets { return newFleet(&view).nodes }
+
+// hopeless tells why a copy is not expected any more, "" if it is.
+func (o *order) hopeless(now time.Time, targets Targets) string {
+	target, known := targets[o.Target]
+	told := !o.delivered.IsZero()
+	switch {
+	case !now.Before(o.deadline):
+		return "it took too long"
+	case !known:
+	case told && target.Incarnation > o.incarnation:
+		return "the target has been started anew"
+	case (!target.Writable || target.Free < o.Chunk.Size) && (!told || now.Sub(o.delivered) >= roomPatience):
+		return "the target has no room"
+	}
+	return ""
 }
 
 // NeededIn tells of a copy whether it still makes sense: the chunk is in use
@@ -79,12 +115,12 @@ func (l *Ledger) Waiting(target fsm.NodeNum) bool {
 }
 
 // Take returns the copies that the target has not been told of. They are not
-// given out again.
-func (l *Ledger) Take(target fsm.NodeNum) []Copy {
+// given out again. The incarnation is that of the target.
+func (l *Ledger) Take(target fsm.NodeNum, incarnation uint64, now time.Time) []Copy {
 	var copies []Copy
 	for _, o := range l.orders {
 		if o.waits(target) {
-			o.delivered = true
+			o.delivered, o.incarnation = now, incarnation
 			copies = append(copies, o.Copy)
 		}
 	}
@@ -92,7 +128,7 @@ func (l *Ledger) Take(target fsm.NodeNum) []Copy {
 }
 
 func (o *order) waits(target fsm.NodeNum) bool {
-	return o.Target == target && !o.delivered && !o.overdue
+	return o.Target == target && o.delivered.IsZero() && !o.overdue
 }
 
 // Ongoing returns the copies that are under way.

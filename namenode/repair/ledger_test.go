@@ -18,19 +18,19 @@ func TestOrdersAreGivenOnce(t *testing.T) {
 		{Chunk: fsm.Chunk{ID: 2}, Target: 5, Sources: []fsm.NodeNum{1}},
 		{Chunk: fsm.Chunk{ID: 3}, Target: 4, Sources: []fsm.NodeNum{1}},
 	}, begin)
-	if l.Waiting(6) || !l.Waiting(4) || len(l.Take(6)) != 0 {
+	if l.Waiting(6) || !l.Waiting(4) || len(l.Take(6, 1, begin)) != 0 {
 		t.Fatal("wrong node")
 	}
-	if got := l.Take(4); len(got) != 2 || got[0].Chunk.ID != 1 || got[1].Chunk.ID != 3 {
+	if got := l.Take(4, 1, begin); len(got) != 2 || got[0].Chunk.ID != 1 || got[1].Chunk.ID != 3 {
 		t.Fatalf("%+v", got)
 	}
-	if l.Waiting(4) || len(l.Take(4)) != 0 {
+	if l.Waiting(4) || len(l.Take(4, 1, begin)) != 0 {
 		t.Fatal("given twice")
 	}
 	if got := len(l.Ongoing()); got != 3 {
 		t.Fatalf("%d under way", got)
 	}
-	l.Settle(begin, func(c *Copy) bool { return c.Chunk.ID != 3 })
+	l.Settle(begin, func(c *Copy) bool { return c.Chunk.ID != 3 }, nil)
 	if got := len(l.Ongoing()); got != 2 {
 		t.Fatalf("%d under way after one was done", got)
 	}
@@ -40,20 +40,69 @@ func TestOverdueCopies(t *testing.T) {
 	l := NewLedger(time.Minute)
 	begin := time.Unix(1000, 0)
 	l.Add([]Copy{{Chunk: fsm.Chunk{ID: 1}, Target: 4, Sources: []fsm.NodeNum{1}}}, begin)
-	if got := l.Settle(begin.Add(time.Minute-1), always); len(got) != 0 || len(l.Ongoing()) != 1 {
+	if got := l.Settle(begin.Add(time.Minute-1), always, nil); len(got) != 0 || len(l.Ongoing()) != 1 {
 		t.Fatalf("too early: %+v", got)
 	}
-	if got := l.Settle(begin.Add(time.Minute), always); len(got) != 1 || len(l.Ongoing()) != 0 || l.Empty() {
+	if got := l.Settle(begin.Add(time.Minute), always, nil); len(got) != 1 || len(l.Ongoing()) != 0 || l.Empty() {
 		t.Fatalf("in time: %+v, %d under way", got, len(l.Ongoing()))
 	}
-	if l.Waiting(4) || len(l.Take(4)) != 0 {
+	if l.Waiting(4) || len(l.Take(4, 1, begin)) != 0 {
 		t.Fatal("an overdue order is given out")
 	}
-	if got := l.Settle(begin.Add(time.Minute+1), always); len(got) != 0 {
+	if got := l.Settle(begin.Add(time.Minute+1), always, nil); len(got) != 0 {
 		t.Fatalf("told twice: %+v", got)
 	}
-	if l.Settle(begin.Add(2*time.Minute), always); !l.Empty() {
+	if l.Settle(begin.Add(2*time.Minute), always, nil); !l.Empty() {
 		t.Fatal("never forgotten")
+	}
+}
+
+// TestTargetThatWillNot has a target show that it will not make a copy.
+func TestTargetThatWillNot(t *testing.T) {
+	begin := time.Unix(1000, 0)
+	tests := []struct {
+		name    string
+		told    bool
+		set     func(*fsm.Node)
+		after   time.Duration
+		overdue bool
+	}{
+		{"all is well", true, func(*fsm.Node) {}, 30 * time.Second, false},
+		{"it is full before it was told", false, func(n *fsm.Node) { n.Writable = false }, 0, true},
+		{"it lacks room for the chunk before it was told", false, func(n *fsm.Node) { n.Free = chunkSize - 1 }, 0, true},
+		{"it is full, perhaps of the copy", true, func(n *fsm.Node) { n.Writable = false }, roomPatience - 1, false},
+		{"it stays full", true, func(n *fsm.Node) { n.Writable = false }, roomPatience, true},
+		{"it still lacks room for the chunk", true, func(n *fsm.Node) { n.Free = chunkSize - 1 }, roomPatience, true},
+		{"it has just enough room", true, func(n *fsm.Node) { n.Free = chunkSize }, roomPatience, false},
+		{"it has forgotten the order", true, func(n *fsm.Node) { n.Incarnation++ }, 0, true},
+		{"it was started anew before it was told", false, func(n *fsm.Node) { n.Incarnation++ }, 0, false},
+	}
+	for _, test := range tests {
+		w := newWorld(5).capacity(10, 10, 10, 10, 10).set(fsm.Down, 3)
+		w.file(3, 1, 2, 3)
+		l := NewLedger(time.Minute)
+		l.Add(Plan(w.survey(), w.placement(l), l, wide(), dice(1)), begin)
+		first := l.Ongoing()[0].Target
+		if test.told {
+			l.Take(first, 1, begin)
+		}
+		test.set(w.node(first))
+		now := begin.Add(test.after)
+		overdue := l.Settle(now, NeededIn(w.view()), TargetsIn(w.view()))
+		if got := len(overdue) == 1 && overdue[0].Target == first && overdue[0].Reason != ""; got != test.overdue {
+			t.Errorf("%s: overdue are %+v", test.name, overdue)
+			continue
+		}
+		plan := Plan(w.survey(), w.placement(l), l, wide(), dice(1))
+		if elsewhere := len(plan) == 1 && plan[0].Target != first; elsewhere != test.overdue {
+			t.Errorf("%s: the next plan is %+v", test.name, plan)
+		}
+		if again := l.Settle(now, NeededIn(w.view()), TargetsIn(w.view())); len(again) != 0 {
+			t.Errorf("%s: told twice: %+v", test.name, again)
+		}
+		if l.Settle(now.Add(2*time.Minute), NeededIn(w.view()), TargetsIn(w.view())); !l.Empty() {
+			t.Errorf("%s: never forgotten", test.name)
+		}
 	}
 }
 
@@ -77,7 +126,7 @@ func TestOverdueGoesElsewhere(t *testing.T) {
 		if again := Plan(w.survey(), w.placement(l), l, wide(), dice(seed)); len(again) != 0 {
 			t.Fatalf("ordered twice: %+v", again)
 		}
-		l.Settle(begin.Add(time.Minute), always)
+		l.Settle(begin.Add(time.Minute), always, nil)
 		if second := plan(); second.Target == first.Target {
 			t.Fatalf("again to %d", second.Target)
 		}

@@ -31,8 +31,8 @@ type Copy struct {
 }
 
 // Plan returns the copies to be ordered now, besides those that are under way:
-// chunks with the fewest replicas first, then those whose nodes are being
-// emptied, then those on too few racks; at most one copy of each. Nodes are all
+// chunks with the fewest replicas first, then those on too few racks, then those
+// whose nodes are being emptied; at most one copy of each. Nodes are all
 // DataNodes; what is on its way to them, the copies of the ledger included, has
 // been taken from their room.
 func Plan(report *Report, nodes []placement.Node, ledger *Ledger, limits Limits, random *rand.Rand) []Copy {
@@ -173,7 +173,8 @@ func sharesRack(nodes []placement.Node, target uint32, holders []uint32) bool {
 }
 
 // rank puts the nodes to read from in order: those that are about to give the
-// chunk up last, before them suspect ones, and those with little to do first.
+// chunk up last, before them suspect ones, and those with little to do first. An
+// order may name only so many.
 func (p *planner) rank(problem *Problem) []fsm.NodeNum {
 	ranked := make([]fsm.NodeNum, len(problem.Live))
 	for to, from := range p.random.Perm(len(problem.Live)) {
@@ -194,7 +195,7 @@ func (p *planner) rank(problem *Problem) []fsm.NodeNum {
 		}
 		return p.sources[a] - p.sources[b]
 	})
-	return ranked
+	return ranked[:min(len(ranked), dfs.MaxReplication)]
 }
 
 func numbers(lists ...[]fsm.NodeNum) []uint32 {

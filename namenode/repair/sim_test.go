@@ -18,7 +18,7 @@ type sim struct {
 	w        *world
 	random   *rand.Rand
 	clock    time.Time
-	quiet    time.Time
+	changed  map[fsm.NodeNum]time.Time
 	ledger   *Ledger
 	trims    *Trims
 	watch    *Watch
@@ -33,8 +33,12 @@ type sim struct {
 
 func newSim(t *testing.T, w *world, seed uint64) *sim {
 	begin := time.Unix(1000, 0)
+	changed := make(map[fsm.NodeNum]time.Time)
+	for i := range w.nodes {
+		changed[w.nodes[i].Num] = begin.Add(-time.Hour)
+	}
 	return &sim{
-		t: t, w: w, random: dice(seed), clock: begin, quiet: begin.Add(-time.Hour),
+		t: t, w: w, random: dice(seed), clock: begin, changed: changed,
 		ledger: NewLedger(time.Minute), trims: NewTrims(15 * time.Second), watch: NewWatch(5 * time.Second), balancer: NewBalancer(4 * chunkSize),
 		delay: 5 * time.Second, flapping: make(map[fsm.NodeNum]bool),
 		repairs: Limits{PerTarget: 8, PerSource: 8, InCluster: 64}, moves: Limits{PerTarget: 2, PerSource: 4, InCluster: 8},
@@ -49,14 +53,14 @@ func (s *sim) view() View {
 
 func (s *sim) trimView(report *Report) *TrimView {
 	return &TrimView{
-		View: s.view(), Report: report, Clock: s.clock, Delay: s.delay, Quiet: s.quiet, Watch: s.watch,
+		View: s.view(), Report: report, Clock: s.clock, Delay: s.delay, Changed: s.changed, Watch: s.watch,
 		Copies: s.ledger, Trims: s.trims, Flapping: func(num fsm.NodeNum) bool { return s.flapping[num] },
 	}
 }
 
 // settle and plan do what the leader does with these.
 func (s *sim) settle() {
-	s.ledger.Settle(s.clock, NeededIn(s.view()))
+	s.ledger.Settle(s.clock, NeededIn(s.view()), TargetsIn(s.view()))
 	s.trims.Settle(DoomedIn(s.view()))
 }
 
@@ -95,7 +99,7 @@ func (s *sim) carryOut() {
 		if node.Liveness == fsm.Down {
 			continue
 		}
-		for _, c := range s.ledger.Take(node.Num) {
+		for _, c := range s.ledger.Take(node.Num, node.Incarnation, s.clock) {
 			s.w.put(c.Chunk.ID, node.Num)
 		}
 		for _, trim := range s.trims.Take(node.Num, s.clock, KeepersIn(s.view())) {
@@ -238,7 +242,7 @@ func TestAllComesToRest(t *testing.T) {
 			s.step()
 		}
 		w.set(fsm.Up, lost)
-		s.quiet = s.clock
+		s.changed[lost] = s.clock
 		for range 50 {
 			w.files[random.IntN(len(w.files))].Replication = 2 + random.IntN(3)
 		}

@@ -105,9 +105,9 @@ func (r *Report) Healthy() bool { return r.Under == 0 && r.Missing == 0 && r.Mis
 // partition: most of them are likely to come back with all that they hold.
 func (r *Report) MassLoss() bool { return massLoss(r.Down, r.InService) }
 
-// Survey looks at every chunk and lists at most limit problems of each degree,
-// and at most limit in all. When there are more of one degree, random, if not
-// nil, decides which, so that none is passed over for ever.
+// Survey looks at every chunk and lists at most limit problems, of all degrees
+// that there are. When there are more of one degree, random, if not nil, decides
+// which, so that none is passed over for ever.
 func Survey(view View, limit int, random *rand.Rand) *Report {
 	s := &surveyor{
 		fleet: newFleet(&view), view: &view, limit: limit, random: random,
@@ -298,14 +298,14 @@ func (s *surveyor) finish() *Report {
 		degrees = append(degrees, d)
 	}
 	slices.SortFunc(degrees, degree.compare)
-	for _, d := range degrees {
-		group := s.found[d]
-		s.report.Truncated = s.report.Truncated || group.seen > int64(len(group.listed))
-		s.shuffle(group.listed) // the end of a group may be cut off
-		s.report.Problems = append(s.report.Problems, group.listed...)
+	groups := make([]*sample, len(degrees))
+	for i, d := range degrees {
+		groups[i] = s.found[d]
+		s.shuffle(groups[i].listed) // the end of a group may be cut off
 	}
-	if len(s.report.Problems) > s.limit {
-		s.report.Problems, s.report.Truncated = s.report.Problems[:s.limit], true
+	for i, count := range shares(groups, s.limit) {
+		s.report.Truncated = s.report.Truncated || groups[i].seen > int64(count)
+		s.report.Problems = append(s.report.Problems, groups[i].listed[:count]...)
 	}
 	s.report.Surplus = append(s.watched, s.surplus.listed[:min(len(s.surplus.listed), s.limit-len(s.watched))]...)
 	s.report.Movable = make(map[fsm.NodeNum][]Problem, len(s.movable))
@@ -314,6 +314,24 @@ func (s *surveyor) finish() *Report {
 		s.report.Movable[num] = group.listed
 	}
 	return &s.report
+}
+
+// shares returns how many of each group are listed, the worst group first. What
+// cannot be helped, such as chunks without any replica, must not keep out what
+// can: so each group has an equal part, and what one leaves goes to the worst.
+func shares(groups []*sample, limit int) []int {
+	counts := make([]int, len(groups))
+	left := limit
+	for i, group := range groups {
+		counts[i] = min(len(group.listed), limit/len(groups))
+		left -= counts[i]
+	}
+	for i, group := range groups {
+		more := min(len(group.listed)-counts[i], left)
+		counts[i] += more
+		left -= more
+	}
+	return counts
 }
 
 func (s *surveyor) shuffle(problems []Problem) {

@@ -231,3 +231,40 @@ func TestGoneForGood(t *testing.T) {
 		t.Errorf("what they held is lost all the same: %+v", report)
 	}
 }
+
+// TestHopelessCrowdNobodyOut has more chunks that cannot be helped than a survey
+// lists, all of a worse degree than those that can be.
+func TestHopelessCrowdNobodyOut(t *testing.T) {
+	const limit = 20
+	tests := []struct {
+		name     string
+		hopeless func(*world)
+	}{
+		{"without a replica", func(w *world) { w.file(2, 4) }},
+		{"more replicas wanted than there are nodes", func(w *world) { w.file(8, 1, 2, 3, 5) }},
+	}
+	for _, test := range tests {
+		w := newWorld(5)
+		for range 3 * limit {
+			test.hopeless(w)
+		}
+		lacking := w.file(2, 1)
+		drained := w.file(2, 2, 5)
+		w.set(fsm.Down, 4).node(5).Service = fsm.Draining
+		report := Survey(w.view(), limit, dice(1))
+		if len(report.Problems) != limit || !report.Truncated {
+			t.Errorf("%s: %d are listed, truncated %v", test.name, len(report.Problems), report.Truncated)
+		}
+		if !slices.IsSortedFunc(report.Problems, func(a, b Problem) int { return int(b.Kind) - int(a.Kind) }) {
+			t.Errorf("%s: the worst are not first", test.name)
+		}
+		ledger := NewLedger(time.Minute)
+		planned := make(map[dfs.ChunkID]bool)
+		for _, c := range Plan(report, w.placement(ledger), ledger, wide(), dice(1)) {
+			planned[c.Chunk.ID] = true
+		}
+		if !planned[lacking] || !planned[drained] {
+			t.Errorf("%s: planned are %v, not both of %s, which lacks a replica, and %s, which is on a node to be emptied", test.name, planned, lacking, drained)
+		}
+	}
+}

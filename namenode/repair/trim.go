@@ -59,10 +59,12 @@ type TrimView struct {
 	Report *Report   // a refreshed one
 	Clock  time.Time // of the leader, monotonic
 	Delay  time.Duration
-	Quiet  time.Time // when a node was last seen to change its liveness or to start anew
-	Watch  *Watch
-	Copies *Ledger
-	Trims  *Trims
+	// Changed is when each node was last seen to change its liveness or to start
+	// anew. One that is not in it was not seen yet.
+	Changed map[fsm.NodeNum]time.Time
+	Watch   *Watch
+	Copies  *Ledger
+	Trims   *Trims
 	// Flapping tells whether the node keeps going down and coming back.
 	Flapping func(fsm.NodeNum) bool
 }
@@ -75,17 +77,18 @@ const (
 	NoObstacle   Obstacle = iota
 	BeingTrimmed          // on its way already
 	Partition             // so many nodes are down that the rest is left alone
-	TooNew                // has not been seen for long enough, or the nodes were not quiet
+	TooNew                // has not been seen for long enough
 	Copying               // a copy of the chunk is under way
 	Silent                // a holder is suspect
 	NoOrders              // a holder only knows the short heartbeat
 	NoInventory           // a holder's reports and the state do not agree
 	Unreported            // a holder has not reported its replica yet
+	Unsteady              // a holder has just come, or was just started anew
 )
 
 // PlanTrims returns the trims to be ordered now, at most one of each chunk.
 // Nothing is trimmed unless every holder is known to have its replica, and the
-// surplus has been there, with all nodes quiet, for the delay.
+// surplus has been there, with all holders quiet, for the delay.
 func PlanTrims(v *TrimView) []Trim {
 	p := newTrimPlanner(v)
 	var plan []Trim
@@ -146,6 +149,10 @@ func (p *trimPlanner) obstacle(problem *Problem) (Obstacle, []fsm.NodeNum) {
 		{NoOrders, func(n *fsm.Node) bool { return n.Incarnation == 0 }},
 		{NoInventory, func(n *fsm.Node) bool { return !n.Inventoried }},
 		{Unreported, func(n *fsm.Node) bool { return !p.Reported(n.Num, problem.Chunk.ID) }},
+		{Unsteady, func(n *fsm.Node) bool {
+			changed, seen := p.Changed[n.Num]
+			return !seen || p.Clock.Sub(changed) < p.Delay
+		}},
 	} {
 		var nodes []fsm.NodeNum
 		for _, num := range problem.Live {
@@ -158,7 +165,7 @@ func (p *trimPlanner) obstacle(problem *Problem) (Obstacle, []fsm.NodeNum) {
 		}
 	}
 	first, watched := p.Watch.since[problem.Chunk.ID]
-	if !watched || p.Clock.Sub(first) < p.Delay || p.Clock.Sub(p.Quiet) < p.Delay {
+	if !watched || p.Clock.Sub(first) < p.Delay {
 		return TooNew, nil
 	}
 	return NoObstacle, nil

@@ -50,12 +50,14 @@ func TestTrimConditions(t *testing.T) {
 		}, 1, NoObstacle},
 		{"a copy is overdue and may still arrive", func(s *sim) {
 			s.ledger.Add([]Copy{{Chunk: *s.w.chunk(1), Target: 5, Sources: nums(1, 1)}}, s.clock.Add(-70*time.Second))
-			s.ledger.Settle(s.clock, always)
+			s.ledger.Settle(s.clock, always, nil)
 		}, 0, Copying},
 		{"it has just been seen", func(s *sim) { s.watch = NewWatch(5 * time.Second) }, 0, TooNew},
 		{"it was not seen in between", func(s *sim) { s.watch.Note(nil, s.clock) }, 0, TooNew},
-		{"a node has come or gone meanwhile", func(s *sim) { s.quiet = s.clock.Add(-s.delay + 1) }, 0, TooNew},
-		{"a node has come or gone before", func(s *sim) { s.quiet = s.clock.Add(-s.delay) }, 1, NoObstacle},
+		{"a holder has come or gone meanwhile", func(s *sim) { s.changed[4] = s.clock.Add(-s.delay + 1) }, 0, Unsteady},
+		{"a holder has come or gone before", func(s *sim) { s.changed[4] = s.clock.Add(-s.delay) }, 1, NoObstacle},
+		{"a holder was not seen yet", func(s *sim) { delete(s.changed, 4) }, 0, Unsteady},
+		{"a node that does not hold it comes and goes", func(s *sim) { s.changed[5] = s.clock }, 1, NoObstacle},
 		{"a replica is being trimmed", func(s *sim) { s.trims.Add([]Trim{{Chunk: *s.w.chunk(1), Wanted: 3, Victim: 2, Incarnation: 1}}) }, 0, BeingTrimmed},
 		{"one is on a node that is to be emptied, and needed until there is another", func(s *sim) {
 			s.w.node(1).Service, s.w.node(2).Service = fsm.Draining, fsm.Draining
@@ -387,5 +389,36 @@ func TestRefresh(t *testing.T) {
 	}
 	if w.set(fsm.Down, 5, 6); !Refresh(report, w.view()).MassLoss() {
 		t.Error("nodes that went down since do not show")
+	}
+}
+
+// TestManyHolders: an order names no more nodes than a DataNode accepts, however
+// many hold the chunk.
+func TestManyHolders(t *testing.T) {
+	w := newWorld(dfs.MaxReplication + 4)
+	w.file(dfs.MaxReplication, nums(1, dfs.MaxReplication+3)...)
+	s := ripe(t, w)
+	s.trims.Add(s.planTrims())
+	told := 0
+	for _, num := range nums(1, dfs.MaxReplication+3) {
+		for _, trim := range s.trims.Take(num, s.clock, KeepersIn(s.view())) {
+			told++
+			if len(trim.Keepers) != dfs.MaxReplication || slices.Contains(trim.Keepers, num) {
+				t.Errorf("%d is to ask %v", num, trim.Keepers)
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("%d trims", told)
+	}
+
+	w = newWorld(2 * dfs.MaxReplication)
+	w.file(dfs.MaxReplication, nums(1, dfs.MaxReplication+2)...)
+	for _, num := range nums(1, 4) {
+		w.node(num).Service = fsm.Draining
+	}
+	plan := w.plan(wide(), 1)
+	if len(plan) != 1 || len(plan[0].Sources) != dfs.MaxReplication {
+		t.Errorf("%+v", plan)
 	}
 }

@@ -172,7 +172,7 @@ func DoomedIn(view View) func(*Trim) bool {
 
 // KeepersIn returns, for a trim, the nodes that are to keep their replicas: all
 // others that are in service, up, and known to have it for certain. There are
-// none when nothing is to be trimmed at all.
+// none when nothing is to be trimmed at all, and no more than an order may name.
 func KeepersIn(view View) func(*Trim) []fsm.NodeNum {
 	f := newFleet(&view)
 	return func(t *Trim) (keepers []fsm.NodeNum) {
@@ -185,7 +185,7 @@ func KeepersIn(view View) func(*Trim) []fsm.NodeNum {
 				keepers = append(keepers, num)
 			}
 		}
-		return keepers
+		return keepers[:min(len(keepers), dfs.MaxReplication)]
 	}
 }
 
