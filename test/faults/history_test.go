@@ -178,7 +178,7 @@ func TestLinearizable(t *testing.T) {
 	// A paused leader is what most bugs need.
 	names = append([]string{"pause"}, slices.DeleteFunc(names, func(name string) bool { return name == "pause" })...)
 	next := 0
-	for end := time.Now().Add(length); time.Now().Before(end) && !t.Failed(); {
+	for end := time.Now().Add(length / 2); time.Now().Before(end) && !t.Failed(); {
 		h := record(t, b, random, fmt.Sprintf("history%d", next))
 		h.warm(length)
 		for range harmsPerHistory {
