@@ -143,6 +143,9 @@ func (g *Group) openRaft() (err error) {
 	if g.hadState, err = hasState(log, g.store, g.snapshots); err != nil {
 		return err
 	}
+	if err := checkMemory(g.store, g.snapshots); err != nil {
+		return dfs.Errorf(dfs.Corrupt, "cannot continue from %s: %w: %s", g.cfg.Dir, err, rejoinAdvice)
+	}
 	r, err := newRaft(g.cfg.raftConfig(g.notify), g.machine, log, g.store, g.snapshots, g.transport)
 	if err == nil && g.store.broken.Load() {
 		err = dfs.Errorf(dfs.Internal, "the Raft log failed while it was read")
@@ -191,6 +194,24 @@ func hasState(log raft.LogStore, stable raft.StableStore, snapshots raft.Snapsho
 		return true, err
 	}
 	return false, stable.SetUint64(key, 0)
+}
+
+// checkMemory refuses snapshots without the log that they were made of. Raft
+// would go on from there, as a member that has forgotten its votes and what it
+// acknowledged since.
+func checkMemory(stable raft.StableStore, snapshots raft.SnapshotStore) error {
+	metas, err := snapshots.List()
+	if err != nil || len(metas) == 0 {
+		return err
+	}
+	term, err := stable.GetUint64([]byte("CurrentTerm"))
+	switch {
+	case err != nil:
+		return err
+	case term < metas[0].Term:
+		return dfs.Errorf(dfs.Corrupt, "there is a snapshot of term %d, but the Raft log is gone or too old (term %d)", metas[0].Term, term)
+	}
+	return nil
 }
 
 // start begins the work in the background.
@@ -259,7 +280,7 @@ func (g *Group) stopRaft() raft.Future {
 func (g *Group) identity() identity {
 	me := identity{PeerInfo: PeerInfo{
 		ID: g.cfg.ID, Instance: g.cfg.Instance, ClusterID: g.cfg.ClusterID(),
-		HasState: g.hadState, peersDigest: peersDigest(g.cfg.Peers),
+		HasState: g.hadState, Full: g.store.room.full.Load(), peersDigest: peersDigest(g.cfg.Peers),
 	}}
 	if id := g.learned.Load(); id != nil && me.ClusterID == "" {
 		// Or another empty peer could take this one for part of a new group.

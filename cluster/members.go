@@ -153,8 +153,8 @@ func (g *Group) Remove(ctx context.Context, id dfs.NodeID) error {
 
 var errRemoveSelf = errors.New("the leader is to be removed")
 
-// Transfer hands the leadership to another voter, or to the most up-to-date one
-// that can be reached when id is empty. It returns when this node no longer
+// Transfer hands the leadership to another voter, or when id is empty to the most
+// up-to-date one that can be reached, one with room on its disk if there is any. It returns when this node no longer
 // leads.
 func (g *Group) Transfer(ctx context.Context, id dfs.NodeID) error {
 	if g.raft.State() != raft.Leader {
@@ -189,16 +189,25 @@ func (g *Group) successor(ctx context.Context, id dfs.NodeID) (raft.Server, erro
 		}
 		return voters[i], nil
 	}
-	best, bestIndex := -1, uint64(0)
-	for i, answer := range g.probeAll(ctx, voters) {
-		if answer.err == nil && (best < 0 || answer.info.LastIndex > bestIndex) {
-			best, bestIndex = i, answer.info.LastIndex
+	answers := g.probeAll(ctx, voters)
+	best := -1
+	for i, answer := range answers {
+		if answer.err == nil && (best < 0 || better(answer.info, answers[best].info)) {
+			best = i
 		}
 	}
 	if best < 0 {
 		return raft.Server{}, dfs.Errorf(dfs.Unavailable, "there is no other voting member that can be reached to lead the group")
 	}
 	return voters[best], nil
+}
+
+// better tells whether one member is to be preferred to another as leader.
+func better(one, other PeerInfo) bool {
+	if one.Full != other.Full {
+		return other.Full
+	}
+	return one.LastIndex > other.LastIndex
 }
 
 // otherVoters are all voters except this node and except.

@@ -42,6 +42,12 @@ const (
 	statusInvalid      status = 4
 )
 
+// Flags in a welcome.
+const (
+	flagHasState byte = 1 << iota
+	flagFull
+)
+
 // code is what a refusal means to the dialler.
 func (s status) code() dfs.Code {
 	switch s {
@@ -81,6 +87,7 @@ type PeerInfo struct {
 	LastIndex    uint64 // of its log
 	AppliedIndex uint64
 	HasState     bool // it is, or was, a member of a group
+	Full         bool // its disk has no room for more log
 	peersDigest  dfs.Checksum
 }
 
@@ -117,11 +124,14 @@ func (w welcome) marshal() []byte {
 	b = binary.BigEndian.AppendUint64(b, w.info.Term)
 	b = binary.BigEndian.AppendUint64(b, w.info.LastIndex)
 	b = binary.BigEndian.AppendUint64(b, w.info.AppliedIndex)
-	var state byte
+	var flags byte
 	if w.info.HasState {
-		state = 1
+		flags |= flagHasState
 	}
-	return frame(append(b, state))
+	if w.info.Full {
+		flags |= flagFull
+	}
+	return frame(append(b, flags))
 }
 
 func parseWelcome(body []byte) (welcome, error) {
@@ -134,9 +144,9 @@ func parseWelcome(body []byte) (welcome, error) {
 	w.info.Term = d.uint64()
 	w.info.LastIndex = d.uint64()
 	w.info.AppliedIndex = d.uint64()
-	state := d.byte()
-	w.info.HasState = state == 1
-	if w.status > statusInvalid || state > 1 {
+	flags := d.byte()
+	w.info.HasState, w.info.Full = flags&flagHasState != 0, flags&flagFull != 0
+	if w.status > statusInvalid || flags&^(flagHasState|flagFull) != 0 {
 		d.fail("unknown status")
 	}
 	return w, d.end()

@@ -14,7 +14,7 @@ var (
 
 	someHello   = hello{kind: kindRaft, cluster: clusterA, id: "nn1", instance: "i1", expected: "nn2", peersDigest: 7}
 	someWelcome = welcome{status: statusWrongNode, reason: "this is nn3", info: PeerInfo{
-		ID: "nn3", Instance: "i3", ClusterID: clusterA, Term: 1, LastIndex: 2, AppliedIndex: 3, HasState: true, peersDigest: 7,
+		ID: "nn3", Instance: "i3", ClusterID: clusterA, Term: 1, LastIndex: 2, AppliedIndex: 3, HasState: true, Full: true, peersDigest: 7,
 	}}
 )
 
@@ -93,7 +93,7 @@ func TestWelcomeFaults(t *testing.T) {
 		"unknown status": "\x05" + good[1:],
 		"goes on":        good + "x",
 		"ends early":     good[:len(good)-1],
-		"unknown state":  good[:len(good)-1] + "\x02",
+		"unknown state":  good[:len(good)-1] + "\x04",
 		"long reason":    "\x00\xff" + strings.Repeat("r", 255),
 	}
 	for name, body := range faults {

@@ -115,13 +115,32 @@ func (g *Group) watchRoom() {
 		case before && !now:
 			g.logger.Info("the disk of the meta-dir has room again")
 		}
-		if !r.full.Load() || !g.IsLeader() || !handed.IsZero() && time.Since(handed) < handoverPeriod {
+		if !r.full.Load() || !g.IsLeader() {
+			continue
+		}
+		// Handed to another that is full, it would only come back.
+		if !g.othersHaveRoom() {
+			r.alone.Store(true)
+			continue
+		}
+		if !handed.IsZero() && time.Since(handed) < handoverPeriod {
 			continue
 		}
 		handed = time.Now()
-		if err := g.Transfer(g.ctx, ""); err != nil {
+		err := g.Transfer(g.ctx, "")
+		if err != nil {
 			g.logger.Warn("the leadership could not be handed over for want of room", "error", err)
-			r.alone.Store(true)
+		}
+		r.alone.Store(err != nil)
+	}
+}
+
+// othersHaveRoom tells whether another voter that can be reached has room.
+func (g *Group) othersHaveRoom() bool {
+	for _, answer := range g.probeAll(g.ctx, g.otherVoters("")) {
+		if answer.err == nil && !answer.info.Full {
+			return true
 		}
 	}
+	return false
 }

@@ -122,3 +122,30 @@ func TestFullAndAlone(t *testing.T) {
 	full.Store(false)
 	waitUntil(t, "there is room again", func() bool { return n.Room() == nil })
 }
+
+// TestFullAmongFull: a full leader hands over to the one that has room, and when
+// all are full the one that leads says so instead of passing it round.
+func TestFullAmongFull(t *testing.T) {
+	t.Parallel()
+	var roomy atomic.Value // ID of the only member with room
+	roomy.Store(dfs.NodeID(""))
+	var full atomic.Bool
+	nodes := newGroup(t, 3, func(cfg *Config) {
+		id := cfg.ID
+		cfg.freeBytes = func(string) (int64, error) {
+			if full.Load() && roomy.Load() != id {
+				return 0, nil
+			}
+			return 1 << 30, nil
+		}
+	})
+	leader := leaderOf(t, nodes...)
+	last := others(nodes, leader)[1]
+	roomy.Store(last.cfg.ID)
+	full.Store(true)
+	waitUntil(t, "the one with room to lead", func() bool { return last.IsLeader() && last.Room() == nil })
+	roomy.Store(dfs.NodeID(""))
+	waitUntil(t, "the leader to say that nobody has room", func() bool { return dfs.CodeOf(leaderOf(t, nodes...).Room()) == dfs.NoSpace })
+	full.Store(false)
+	waitUntil(t, "there is room again", func() bool { return leaderOf(t, nodes...).Room() == nil })
+}

@@ -273,3 +273,27 @@ func TestUnfinishedCreation(t *testing.T) {
 	}
 	db.Close()
 }
+
+// TestSnapshotWithoutLog: a snapshot alone would make a member of one that has
+// forgotten its votes, and what it acknowledged since.
+func TestSnapshotWithoutLog(t *testing.T) {
+	n := newNode(t, "nn1").start()
+	leaderOf(t, n)
+	if _, err := n.Apply(t.Context(), []byte("entry")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Snapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	if err := os.Remove(filepath.Join(n.cfg.Dir, storeName)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the first try makes a new log
+		err := n.open()
+		wantCode(t, err, dfs.Corrupt)
+		if err != nil && !strings.Contains(err.Error(), rejoinAdvice) {
+			t.Errorf("the error does not say what to do: %v", err)
+		}
+	}
+}

@@ -42,6 +42,9 @@ type Config struct {
 	NoBalance         bool          // leave chunks where they are, however full their nodes become
 
 	Logger hclog.Logger
+	// Now is the wall clock that a leader stamps changes with; default time.Now.
+	// Nothing else asks it.
+	Now func() time.Time
 
 	// Listener and RaftListener, when set, are used in place of Addr and
 	// RaftAddr, so that a test knows the ports beforehand.
@@ -66,6 +69,9 @@ func (c *Config) setDefaults() {
 	set(&c.Timing, cluster.DefaultTiming())
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.RaftAddr == "" {
 		c.RaftAddr = ":7000"

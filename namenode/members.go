@@ -2,6 +2,7 @@ package namenode
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -111,13 +112,18 @@ func (n *NameNode) memberOrWhyNot(request *protocol.AnnounceRequest) (cluster.Me
 	var record fsm.Member
 	var recorded bool
 	n.machine.Read(func(s *fsm.State) { record, recorded = s.Member(request.ID) })
+	invite := fmt.Sprintf("let it in with 'dfs admin join %s %s %s'", request.ID, request.RaftAddr, request.URL)
 	switch {
+	case recorded && record.Removed && record.Instance != "" && record.Instance != request.Instance:
+		// It waits to be let in again, and somebody who does not know of the
+		// removal yet, or had something left to send, has talked to it.
+		return known, dfs.Errorf(dfs.Unavailable, "NameNode %s was removed from the group and has a new meta-dir now; %s", request.ID, invite)
 	case recorded && record.Removed:
 		return known, dfs.Errorf(dfs.Forbidden, "NameNode %s was removed from the group", request.ID)
 	case recorded:
 		return known, dfs.Errorf(dfs.Unavailable, "NameNode %s is just joining or leaving the group", request.ID)
 	}
-	return known, dfs.Errorf(dfs.Conflict, "NameNode %s is not a member of this group; let it in with 'dfs admin join %s %s %s'", request.ID, request.ID, request.RaftAddr, request.URL)
+	return known, dfs.Errorf(dfs.Conflict, "NameNode %s is not a member of this group; %s", request.ID, invite)
 }
 
 // memberCommand parses what is said of a NameNode.

@@ -3,7 +3,6 @@ package namenode
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -21,7 +20,7 @@ func (n *NameNode) propose(ctx context.Context, command fsm.Command, request dfs
 		}
 		return fsm.Result{}, full
 	}
-	answer, err := n.group.Apply(ctx, fsm.Encode(command, request, time.Now()))
+	answer, err := n.group.Apply(ctx, fsm.Encode(command, request, n.config.Now()))
 	if err != nil {
 		return fsm.Result{}, err
 	}

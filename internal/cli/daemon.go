@@ -12,8 +12,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// stopTimeout is how long a daemon may take to stop in good order.
-const stopTimeout = 30 * time.Second
+const (
+	// stopTimeout is how long a daemon may take to stop in good order.
+	stopTimeout = 30 * time.Second
+	// faultTimeout is how long one may take that cannot go on: what it waits for
+	// may be what is broken, and the others wait for its place to be free.
+	faultTimeout = 3 * time.Second
+)
 
 // daemon is what a NameNode and a DataNode have in common.
 type daemon interface {
@@ -23,23 +28,43 @@ type daemon interface {
 }
 
 // serve runs a daemon until ctx ends or it cannot go on.
-func serve(ctx context.Context, d daemon) error {
+func serve(ctx context.Context, d daemon, logger hclog.Logger) error {
 	if err := d.Open(ctx); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- d.Wait() }() // Close ends it
-	var fault error
 	select {
 	case <-ctx.Done():
-	case fault = <-ended:
+	case fault := <-ended:
+		if fault != nil {
+			logger.Error("this process cannot go on and ends", "error", fault)
+			abandon(d, faultTimeout)
+			return fault
+		}
 	}
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	if err := d.Close(closing); fault == nil && err != nil {
+	if err := d.Close(closing); err != nil {
 		return fmt.Errorf("it did not stop in good order: %w", err)
 	}
-	return fault
+	return nil
+}
+
+// abandon closes what can be closed of a daemon with a fault. It does not wait
+// for the rest: a write to a disk that hangs never ends.
+func abandon(d daemon, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	closed := make(chan struct{})
+	go func() { // ends with the process, if not before
+		defer close(closed)
+		_ = d.Close(ctx) // the fault is what counts
+	}()
+	select {
+	case <-closed:
+	case <-time.After(2 * patience): // it does not keep to its time
+	}
 }
 
 // daemonFlags are the flags that both daemons have, in the classic form with

@@ -41,7 +41,7 @@ func (a *app) runDataNode(ctx context.Context, args []string) error {
 	if err != nil {
 		return usageErrorf("%s", err)
 	}
-	return serve(ctx, d)
+	return serve(ctx, d, config.Logger)
 }
 
 func (a *app) dataNodeConfig(args []string) (datanode.Config, error) {

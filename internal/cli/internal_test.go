@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/dfs-go/dfs-go/client"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
@@ -137,7 +139,7 @@ func TestServe(t *testing.T) {
 		"cannot close": {cancelled, fakeDaemon{close: refused}, refused},
 	} {
 		test.daemon.closed = make(chan struct{})
-		if err := serve(test.ctx, &test.daemon); !errors.Is(err, test.want) {
+		if err := serve(test.ctx, &test.daemon, hclog.NewNullLogger()); !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v, want %v", name, err, test.want)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,7 +45,7 @@ func (a *app) runNameNode(ctx context.Context, args []string) error {
 	if err != nil {
 		return usageErrorf("%s", err)
 	}
-	return serve(ctx, n)
+	return serve(ctx, n, config.Logger)
 }
 
 func (a *app) nameNodeConfig(args []string) (namenode.Config, error) {
@@ -89,5 +90,23 @@ func (a *app) nameNodeConfig(args []string) (namenode.Config, error) {
 	config.Timing = timing
 	config.NoBalance = !*balance
 	config.Logger = f.logger(id, a.stderr)
-	return config, nil
+	return config, setClock(&config)
+}
+
+// clockVariable shifts the clock that a NameNode stamps changes with, so that
+// tests see what a wrong clock does. It is not for anything else.
+const clockVariable = "DFS_TEST_CLOCK_OFFSET"
+
+func setClock(config *namenode.Config) error {
+	text := os.Getenv(clockVariable)
+	if text == "" {
+		return nil
+	}
+	offset, err := time.ParseDuration(text)
+	if err != nil {
+		return usageErrorf("%s is %q and should be a duration, like -1h; it is for tests only, so unset it", clockVariable, text)
+	}
+	config.Now = func() time.Time { return time.Now().Add(offset) }
+	config.Logger.Warn("THE CLOCK IS SHIFTED, which is for tests only", "variable", clockVariable, "offset", offset)
+	return nil
 }

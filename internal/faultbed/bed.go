@@ -46,7 +46,8 @@ type Bed struct {
 	stake   *stake
 	dir     string // of logs and plain directories
 	binary  string
-	nodes   []*node // NameNodes first
+	nodes   []*node // in the order in which they were added
+	retired []*node // that the bed has no use for any more
 	started time.Time
 }
 
@@ -55,10 +56,11 @@ type node struct {
 	id      string
 	address string // IP
 	flags   []string
-	dir     string // -meta-dir or -data-dir
-	disk    *disk  // nil when dir is a plain directory
-	netns   string // "" on loopback
-	cgroup  string // directory; "" without a quota
+	env     []string // in addition to that of the test
+	dir     string   // -meta-dir or -data-dir
+	disk    *disk    // nil when dir is a plain directory
+	netns   string   // "" on loopback
+	cgroup  string   // directory; "" without a quota
 	running *process
 }
 
@@ -120,18 +122,12 @@ func (b *Bed) makeDir() {
 }
 
 func (b *Bed) addNodes() {
-	prefix := fmt.Sprintf("127.88.%d", b.stake.number)
-	if b.options.Network == Namespaces {
-		prefix = fmt.Sprintf("10.88.%d", b.stake.number)
+	for i := range b.options.NameNodes {
+		b.nodes = append(b.nodes, b.newNode("nn", i+1))
 	}
-	add := func(kind string, count, first int) {
-		for i := range count {
-			id := fmt.Sprintf("%s%d", kind, i+1)
-			b.nodes = append(b.nodes, &node{id: id, address: fmt.Sprintf("%s.%d", prefix, first+i), dir: filepath.Join(b.dir, id)})
-		}
+	for i := range b.options.DataNodes {
+		b.nodes = append(b.nodes, b.newNode("dn", i+1))
 	}
-	add("nn", b.options.NameNodes, 10)
-	add("dn", b.options.DataNodes, 100)
 	var peers, urls []string
 	for _, n := range b.nodes[:b.options.NameNodes] {
 		peers = append(peers, fmt.Sprintf("%s=%s@%s", n.id, n.raftAddress(), n.url()))
@@ -147,6 +143,19 @@ func (b *Bed) addNodes() {
 		n.flags = append([]string{"namenode", "-id", n.id, "-addr", addr, "-raft-addr", n.raftAddress(),
 			"-peers", strings.Join(peers, ",")}, b.options.NameNodeFlags...)
 	}
+}
+
+// newNode numbers a node, from 1; its address follows from that.
+func (b *Bed) newNode(kind string, number int) *node {
+	prefix, first := "127.88", 9
+	if b.options.Network == Namespaces {
+		prefix = "10.88"
+	}
+	if kind == "dn" {
+		first = 99
+	}
+	id := fmt.Sprintf("%s%d", kind, number)
+	return &node{id: id, address: fmt.Sprintf("%s.%d.%d", prefix, b.stake.number, first+number), dir: filepath.Join(b.dir, id)}
 }
 
 // command is the command line of a node. Its directory may have moved since the

@@ -30,16 +30,25 @@ func (b *Bed) layNetwork() {
 	b.system("ip", "addr", "add", b.clientAddress()+"/24", "dev", bridge)
 	b.system("ip", "link", "set", bridge, "up")
 	for _, n := range b.nodes {
-		name := b.stake.of(n) // of the namespace, and of the link's end on this side
-		b.system("ip", "netns", "add", name)
-		b.t.Cleanup(func() { b.undo("ip", "netns", "del", name) })
-		n.netns = name
-		b.system("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-		b.system("ip", "link", "set", name, "master", bridge, "up")
-		b.system("ip", "-n", name, "addr", "add", n.address+"/24", "dev", "eth0")
-		b.system("ip", "-n", name, "link", "set", "eth0", "up")
-		b.system("ip", "-n", name, "link", "set", "lo", "up")
+		b.layLink(n)
 	}
+}
+
+// layLink gives a node its namespace and the link to the bridge.
+func (b *Bed) layLink(n *node) {
+	b.t.Helper()
+	if b.options.Network != Namespaces {
+		return
+	}
+	name := b.stake.of(n) // of the namespace, and of the link's end on this side
+	b.system("ip", "netns", "add", name)
+	b.t.Cleanup(func() { b.undo("ip", "netns", "del", name) })
+	n.netns = name
+	b.system("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+	b.system("ip", "link", "set", name, "master", b.stake.name(), "up")
+	b.system("ip", "-n", name, "addr", "add", n.address+"/24", "dev", "eth0")
+	b.system("ip", "-n", name, "link", "set", "eth0", "up")
+	b.system("ip", "-n", name, "link", "set", "lo", "up")
 }
 
 // system runs a command of the system, and the test ends when it fails.

@@ -62,6 +62,7 @@ func (b *Bed) start(n *node) {
 	line := n.command(b.binary)
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), n.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		b.t.Fatalf("start %s: %v", n.id, err)
@@ -216,7 +217,7 @@ func (b *Bed) endProcesses() {
 	if err := kill(b.nodes); err != nil {
 		b.t.Error(err)
 	}
-	for _, n := range b.nodes {
+	for _, n := range slices.Concat(b.nodes, b.retired) {
 		data, err := os.ReadFile(b.logPath(n))
 		if err != nil {
 			continue // it was never started
@@ -234,7 +235,7 @@ func (b *Bed) endProcesses() {
 
 func (b *Bed) tails() string {
 	var text strings.Builder
-	for _, n := range slices.Clone(b.nodes) {
+	for _, n := range slices.Concat(b.nodes, b.retired) {
 		data, err := os.ReadFile(b.logPath(n))
 		if err != nil {
 			fmt.Fprintf(&text, "no log of %s: %v\n", n.id, err)

@@ -4,6 +4,8 @@ package faults
 
 import (
 	"context"
+	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,7 +31,11 @@ func TestFrozenLeaderDisk(t *testing.T) {
 	t.Logf("%s leads %s after the disk of %s froze", next, time.Since(frozen).Round(time.Millisecond), leader)
 	count := l.count()
 	b.WaitUntil("the others go on", func() bool { return l.count() > count+20 })
-	b.Thaw(leader)
+	b.WaitUntil("it says why it ends", func() bool { return strings.Contains(b.Log(leader), "the disk has not completed a write") })
+	t.Logf("%s says so %s after its disk froze", leader, time.Since(frozen).Round(time.Millisecond))
+	b.WaitUntil("nobody answers there any more", func() bool { return !listens(b.URL(leader)) })
+	t.Logf("%s lets go of its port %s after its disk froze", leader, time.Since(frozen).Round(time.Millisecond))
+	b.Thaw(leader) // until then, a thread that waits for the disk keeps the process
 	b.WaitUntil("the process has ended", func() bool { return !b.Running(leader) })
 	b.StartAll()
 	b.WaitReady()
@@ -89,4 +95,13 @@ func TestFullDataNode(t *testing.T) {
 	l.check(t, readBack(t, c, "/"))
 	// Not until fsck is content: copies that were ordered to a full node are
 	// ordered anew after a minute only.
+}
+
+// listens tells whether a connection to a server is accepted.
+func listens(baseURL string) bool {
+	conn, err := net.DialTimeout("tcp", strings.TrimPrefix(baseURL, "http://"), isolatedTimeout)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
