@@ -42,7 +42,7 @@ type DataNode struct {
 	done       chan struct{} // closed when the node has stopped, by itself or by Close
 	end        sync.Once
 	patience   time.Duration // of Close, with what a disk that hangs holds up
-	fault      error // set before done is closed
+	fault      error         // set before done is closed
 }
 
 // New checks the configuration. It fails with Invalid and names everything that
