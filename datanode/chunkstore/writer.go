@@ -30,8 +30,9 @@ type Writer struct {
 
 // Create begins a chunk of size bytes and takes its space on a disk. It fails
 // with Invalid for an impossible size, NoSpace when the chunk does not fit
-// beside the reserve of any disk, Internal when the disk fails (the next chunk
-// goes to another, if there is one), and else like Ready.
+// beside the reserve of any disk, Internal when the disk fails, Unavailable when
+// it does not answer (the next chunk goes to another, if there is one), and else
+// like Ready.
 func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
 	if id == 0 || size < 1 || size > dfs.MaxChunkSize {
 		return nil, dfs.Errorf(dfs.Invalid, "chunk %s cannot have %d bytes: 1 to %d are possible", id, size, dfs.MaxChunkSize)
