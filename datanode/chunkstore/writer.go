@@ -190,8 +190,13 @@ func (w *Writer) Abort() {
 		return
 	}
 	err := w.attempt("remove a temporary file", func() error { w.abort(); return nil })
-	if err != nil && !w.lost { // the store is closed, which empties tmp at the next start
-		w.leave()
+	if err == nil || w.lost {
+		return
+	}
+	w.leave() // the store is closed; tmp is emptied at the next start
+	if w.file != nil {
+		_ = w.file.Close()
+		w.file = nil
 	}
 }
 
