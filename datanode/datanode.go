@@ -41,7 +41,8 @@ type DataNode struct {
 	goroutines sync.WaitGroup
 	done       chan struct{} // closed when the node has stopped, by itself or by Close
 	end        sync.Once
-	fault      error // set before done is closed
+	patience   time.Duration // of Close, with what a disk that hangs holds up
+	fault      error         // set before done is closed
 }
 
 // New checks the configuration. It fails with Invalid and names everything that
@@ -52,7 +53,7 @@ func New(config Config) (*DataNode, error) {
 		return nil, err
 	}
 	log := config.Logger.Named("datanode").With("id", config.ID)
-	return &DataNode{config: config, log: log, gate: newGate(), done: make(chan struct{})}, nil
+	return &DataNode{config: config, log: log, gate: newGate(), done: make(chan struct{}), patience: closePatience}, nil
 }
 
 // Open takes the address and the data directories and begins to serve and to
@@ -182,7 +183,7 @@ func (d *DataNode) awaitRest() error {
 		<-d.gate.close()
 		d.goroutines.Wait()
 	}()
-	patience := time.NewTimer(closePatience)
+	patience := time.NewTimer(d.patience)
 	defer patience.Stop()
 	select {
 	case <-ended:

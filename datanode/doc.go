@@ -52,7 +52,7 @@
 // # Data directories
 //
 // A node serves and reports before its directories have been read, and looks
-// after them every few seconds (keep.go). What is not known yet is neither
+// after them every few seconds (upkeep.go). What is not known yet is neither
 // reported nor denied: requests for chunks are answered Unavailable, heartbeats
 // say that the node takes no chunks, and no inventory is begun.
 //

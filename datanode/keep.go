@@ -32,7 +32,8 @@ const (
 // ever trim a chunk, and were confirmed, the one that marked last. Each of its
 // keepers was asked after that moment. If one of them were a trimmer, it had
 // marked before; so when it was asked it was still marked, and refused, or had
-// given its replica up, and found nothing to confirm. So none of them is a
+// given its replica up, and found nothing to confirm (what a disk has not yet
+// finished to remove is not held any more, either). So none of them is a
 // trimmer: as many replicas as the order wants are read, found good, and stay.
 //
 // The promise is a second wall: whoever has confirmed does not even begin to

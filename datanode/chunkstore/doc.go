@@ -12,8 +12,9 @@
 //
 // Open finds out which directories are this node's (attach.go) and returns;
 // what lies in them is read in the background (recover.go). Probe finds disks
-// that are in trouble (probe.go), and every task that is done on all volumes
-// gives up waiting for one that hangs (tasks.go).
+// that are in trouble (probe.go). Whatever touches a disk is a task, and who
+// began it gives up waiting when the disk hangs; the task goes on by itself and
+// cleans up when it has ended (tasks.go).
 //
 // # A data directory
 //

@@ -113,14 +113,20 @@ func TestTheRestGoesOnWhileADiskHangs(t *testing.T) {
 		h.on.Store(false)
 		close(h.goOn)
 		synctest.Wait()
+		checkTerm := func(want uint64) {
+			t.Helper()
+			for _, v := range s.volumes {
+				if found, err := readIdentity(v.identityPath()); err != nil || found.Term != want || found.Volume != v.id {
+					t.Errorf("%+v, %v; want term %d", found, err, want)
+				}
+			}
+		}
+		s.Probe() // it may be the only disk at the next start
+		checkTerm(8)
 		if err := s.RaiseTerm(9); err != nil {
 			t.Error(err)
 		}
-		for _, v := range s.volumes {
-			if found, err := readIdentity(v.identityPath()); err != nil || found.Term != 9 {
-				t.Errorf("%+v, %v", found, err)
-			}
-		}
+		checkTerm(9)
 	})
 }
 
@@ -298,10 +304,10 @@ func TestReadingHangs(t *testing.T) {
 		defer c.Close()
 		s.Reading(c, time.Minute)()
 		done := s.Reading(c, time.Minute)
-		time.Sleep(time.Minute - 1) // of the bubble's clock
+		time.Sleep(time.Minute - time.Second) // of the bubble's clock
 		synctest.Wait()
 		checkStalled(t, s, false)
-		time.Sleep(1)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		checkStalled(t, s, true)
 		checkAnswers(t, dfs.Unavailable, 0, func() error { return s.Verify(here) })

@@ -87,7 +87,7 @@ func (s *Store) RaiseTerm(term uint64) error {
 }
 
 // changeIdentity is done when one directory has it: the highest counts at the
-// next start. One that does not take it will be noticed by the probe.
+// next start. One that does not take it gets it from a later probe.
 func (s *Store) changeIdentity(next Identity) error {
 	failure := dfs.Errorf(dfs.Internal, "%s cannot be written: no data directory is in service", identityFile)
 	written := false
@@ -110,6 +110,25 @@ func (v *volume) saveIdentity(identity Identity, records []volumeRecord) error {
 }
 
 func (v *volume) writeIdentity(identity Identity, records []volumeRecord) error {
+	v.saving.Lock()
+	defer v.saving.Unlock()
+	return v.replaceIdentity(identity, records)
+}
+
+// catchUp writes what this directory missed while its disk hung or was full:
+// it may be the only one that is left at the next start.
+func (s *Store) catchUp(v *volume) error {
+	v.saving.Lock()
+	defer v.saving.Unlock()
+	now := s.Identity()
+	if v.saved.Term >= now.Term && (v.saved.ClusterID != "" || now.ClusterID == "") {
+		return nil
+	}
+	return v.replaceIdentity(now, s.records)
+}
+
+// replaceIdentity is called with saving held.
+func (v *volume) replaceIdentity(identity Identity, records []volumeRecord) error {
 	content, err := json.MarshalIndent(document{identity, v.id, records}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the identity: %w", err)
@@ -117,6 +136,7 @@ func (v *volume) writeIdentity(identity Identity, records []volumeRecord) error 
 	if err := v.disk.writeFile(v.identityPath(), append(content, '\n')); err != nil {
 		return dfs.Errorf(dfs.Internal, "%s in %s could not be written: %w", identityFile, v.dir, reason(err))
 	}
+	v.saved = identity
 	return nil
 }
 

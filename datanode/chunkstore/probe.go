@@ -42,7 +42,11 @@ func (s *Store) probe(v *volume) {
 	if v.writable() != nil {
 		return
 	}
-	if what, err := v.tryWriting(); err != nil && !isFull(err) && !isShortage(err) {
+	what, err := v.tryWriting()
+	if err == nil {
+		what, err = "write "+identityFile, s.catchUp(v)
+	}
+	if err != nil && !isFull(err) && !isShortage(err) {
 		v.fail(what, err)
 		s.Hurry()
 	}

@@ -38,6 +38,9 @@ type volume struct {
 	allocation sync.Mutex // one chunk at a time asks for space and takes it
 	shards     [shardCount]syncGroup
 
+	saving sync.Mutex // of identity.json; guards saved
+	saved  Identity   // what it says
+
 	mu       sync.Mutex    // guards what follows
 	failure  error         // why nothing is written any more
 	gone     bool          // and nothing is read

@@ -30,8 +30,9 @@ type Writer struct {
 
 // Create begins a chunk of size bytes and takes its space on a disk. It fails
 // with Invalid for an impossible size, NoSpace when the chunk does not fit
-// beside the reserve of any disk, Internal when the disk fails (the next chunk
-// goes to another, if there is one), and else like Ready.
+// beside the reserve of any disk, Internal when the disk fails, Unavailable when
+// it does not answer (the next chunk goes to another, if there is one), and else
+// like Ready.
 func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
 	if id == 0 || size < 1 || size > dfs.MaxChunkSize {
 		return nil, dfs.Errorf(dfs.Invalid, "chunk %s cannot have %d bytes: 1 to %d are possible", id, size, dfs.MaxChunkSize)
@@ -189,8 +190,13 @@ func (w *Writer) Abort() {
 		return
 	}
 	err := w.attempt("remove a temporary file", func() error { w.abort(); return nil })
-	if err != nil && !w.lost { // the store is closed, which empties tmp at the next start
-		w.leave()
+	if err == nil || w.lost {
+		return
+	}
+	w.leave() // the store is closed; tmp is emptied at the next start
+	if w.file != nil {
+		_ = w.file.Close()
+		w.file = nil
 	}
 }
 
