@@ -27,6 +27,7 @@ type sim struct {
 	repairs  Limits
 	moves    Limits
 	flapping map[fsm.NodeNum]bool
+	refuses  fsm.NodeNum // never confirms to keep its replica
 
 	copied, moved, trimmed int // so far
 }
@@ -61,7 +62,7 @@ func (s *sim) trimView(report *Report) *TrimView {
 // settle and plan do what the leader does with these.
 func (s *sim) settle() {
 	s.ledger.Settle(s.clock, NeededIn(s.view()), TargetsIn(s.view()))
-	s.trims.Settle(DoomedIn(s.view()))
+	s.watch.Forget(s.trims.Settle(s.clock, DoomedIn(s.view()), MissedIn(s.view())))
 }
 
 func (s *sim) survey() *Report {
@@ -112,6 +113,9 @@ func (s *sim) carryOut() {
 // that it was right to ask.
 func (s *sim) obey(victim fsm.NodeNum, trim *Trim) {
 	s.t.Helper()
+	if slices.Contains(trim.Keepers, s.refuses) {
+		return
+	}
 	held := s.w.chunk(trim.Chunk.ID).Replicas
 	confirmed := 0
 	for _, num := range trim.Keepers {
@@ -267,6 +271,53 @@ func TestRackOfFewIsUsed(t *testing.T) {
 		s.run(2000)
 		if report := s.survey(); !report.Healthy() || report.Over != 0 {
 			t.Fatalf("seed %d: %+v", seed, report)
+		}
+	}
+}
+
+// TestKeeperIsToBeEmptied: what is being trimmed is kept after all when a
+// DataNode that was to keep the chunk is to be emptied and no other can take it.
+func TestKeeperIsToBeEmptied(t *testing.T) {
+	w := newWorld(4).capacity(100, 100, 100, 100)
+	for range 10 {
+		w.file(3, 1, 2, 3, 4)
+	}
+	s := ripe(t, w)
+	s.trims.Add(s.planTrims()) // and nobody has been told
+	victims := make(map[fsm.NodeNum]bool)
+	s.trims.each(func(trim *Trim) { victims[trim.Victim] = true })
+	if len(victims) != 4 {
+		t.Fatalf("replicas are to go on %v", victims)
+	}
+	w.node(1).Service = fsm.Draining
+	s.run(500)
+	for i := range w.files {
+		if chunk := w.chunk(dfs.ChunkID(i + 1)); slices.Contains(chunk.Replicas, 1) {
+			t.Errorf("chunk %s is on %v", chunk.ID, chunk.Replicas)
+		}
+	}
+}
+
+// TestKeeperThatNeverConfirms: replicas that are not given up, whatever is
+// ordered, do not keep others from being trimmed on the same node.
+func TestKeeperThatNeverConfirms(t *testing.T) {
+	w := newWorld(6).capacity(1000, 1000, 1000, 1000, 1000, 1000)
+	for range 2 * maxTrims {
+		w.file(2, 1, 2, 3) // of which 3 will not confirm
+	}
+	for range maxTrims {
+		w.file(2, 1, 4, 5)
+	}
+	w.node(1).Service = fsm.Draining
+	s := newSim(t, w, 1)
+	s.refuses = 3
+	for range 1000 {
+		s.step()
+	}
+	for i := range w.files {
+		chunk := w.chunk(dfs.ChunkID(i + 1))
+		if refused := slices.Contains(chunk.Replicas, 3); slices.Contains(chunk.Replicas, 1) != refused {
+			t.Fatalf("chunk %s is on %v", chunk.ID, chunk.Replicas)
 		}
 	}
 }

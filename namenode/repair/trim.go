@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -41,6 +42,18 @@ func (w *Watch) Note(surplus []Problem, now time.Time) {
 		fresh[id] = first
 	}
 	w.since = fresh
+}
+
+// Forget has chunks be watched anew, so that others have their turn first.
+func (w *Watch) Forget(trims []Trim) {
+	if len(trims) == 0 {
+		return
+	}
+	since := maps.Clone(w.since) // others look at it
+	for i := range trims {
+		delete(since, trims[i].Chunk.ID)
+	}
+	w.since = since
 }
 
 // Holds tells whether the chunk is being watched, and not for long enough that
@@ -92,8 +105,7 @@ const (
 func PlanTrims(v *TrimView) []Trim {
 	p := newTrimPlanner(v)
 	var plan []Trim
-	for i := range v.Report.Surplus {
-		problem := &v.Report.Surplus[i]
+	for _, problem := range p.oldestFirst() {
 		if obstacle, _ := p.obstacle(problem); obstacle != NoObstacle || !problem.trimmable() {
 			continue
 		}
@@ -102,6 +114,19 @@ func PlanTrims(v *TrimView) []Trim {
 		}
 	}
 	return plan
+}
+
+// oldestFirst returns the surplus that has been watched for the longest first:
+// what was ordered in vain comes after all others.
+func (p *trimPlanner) oldestFirst() []*Problem {
+	surplus := make([]*Problem, len(p.Report.Surplus))
+	for i := range surplus {
+		surplus[i] = &p.Report.Surplus[i]
+	}
+	slices.SortStableFunc(surplus, func(a, b *Problem) int {
+		return p.Watch.since[a.Chunk.ID].Compare(p.Watch.since[b.Chunk.ID])
+	})
+	return surplus
 }
 
 // ObstacleTo tells why the surplus of a chunk is not being trimmed, and which
