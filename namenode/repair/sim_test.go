@@ -28,6 +28,7 @@ type sim struct {
 	moves    Limits
 	flapping map[fsm.NodeNum]bool
 	refuses  fsm.NodeNum // never confirms to keep its replica
+	lossy    bool        // half of what is ordered is not done
 
 	copied, moved, trimmed int // so far
 }
@@ -84,7 +85,7 @@ func (s *sim) plan() *Report {
 	trims := PlanTrims(s.trimView(report))
 	s.trims.Add(trims)
 	moves := s.balancer.PlanMoves(s.trimView(report), s.w.placement(s.ledger), s.moves, s.random)
-	if len(moves) > 0 {
+	if len(moves) > 0 && !s.lossy { // or what is left of repairs may be more than moves may be
 		s.w.check(s.t, moves, s.ledger, s.moves)
 	}
 	s.ledger.Add(moves, s.clock)
@@ -101,7 +102,9 @@ func (s *sim) carryOut() {
 			continue
 		}
 		for _, c := range s.ledger.Take(node.Num, node.Incarnation, s.clock) {
-			s.w.put(c.Chunk.ID, node.Num)
+			if !s.lossy || s.random.IntN(2) == 0 {
+				s.w.put(c.Chunk.ID, node.Num)
+			}
 		}
 		for _, trim := range s.trims.Take(node.Num, s.clock, KeepersIn(s.view())) {
 			s.obey(node.Num, &trim)
@@ -113,7 +116,7 @@ func (s *sim) carryOut() {
 // that it was right to ask.
 func (s *sim) obey(victim fsm.NodeNum, trim *Trim) {
 	s.t.Helper()
-	if slices.Contains(trim.Keepers, s.refuses) {
+	if slices.Contains(trim.Keepers, s.refuses) || s.lossy && s.random.IntN(2) == 0 {
 		return
 	}
 	held := s.w.chunk(trim.Chunk.ID).Replicas
@@ -259,6 +262,81 @@ func TestAllComesToRest(t *testing.T) {
 				t.Fatalf("seed %d: chunk %s is on %v, %d are wanted", seed, p.Chunk.ID, p.Chunk.Replicas, p.Wanted)
 			}
 		}
+	}
+}
+
+// TestChaosComesToRest changes whatever can change, in any order, while half of
+// what is ordered is not done, and then waits until all is well again.
+func TestChaosComesToRest(t *testing.T) {
+	for seed := range uint64(chaosSeeds) {
+		random := dice(seed)
+		count := 4 + random.IntN(5)
+		w := newWorld(count)
+		for i := range w.nodes {
+			w.nodes[i].Rack = []string{"a", "b", "c"}[random.IntN(1+random.IntN(3))]
+			w.nodes[i].Free, w.free[fsm.NodeNum(i+1)] = 100*chunkSize, 100*chunkSize
+		}
+		w.fillUp(40, 1+random.IntN(3), random, nums(1, count)...)
+		s := newSim(t, w, seed)
+		s.lossy = true
+		for range 60 {
+			s.shake(random)
+			for range random.IntN(20) {
+				s.step()
+			}
+		}
+		s.lossy = false
+		for i := range w.nodes {
+			n := &w.nodes[i]
+			n.Liveness, n.Writable, n.Inventoried = fsm.Up, true, true
+			if n.Service == fsm.Draining && random.IntN(2) == 0 || n.Service == fsm.InService && random.IntN(5) == 0 {
+				n.Service = fsm.Draining - n.Service
+			}
+		}
+		staying := 0
+		for i := range w.nodes {
+			if w.nodes[i].Service == fsm.InService {
+				staying++
+			}
+		}
+		for ; staying < 3; staying++ {
+			at := slices.IndexFunc(w.nodes, func(n fsm.Node) bool { return n.Service != fsm.InService })
+			w.nodes[at].Service = fsm.InService
+		}
+		s.run(3000)
+	}
+}
+
+const chaosSeeds = 25
+
+// shake changes something.
+func (s *sim) shake(random *rand.Rand) {
+	num := fsm.NodeNum(1 + random.IntN(len(s.w.nodes)))
+	node := s.w.node(num)
+	switch random.IntN(9) {
+	case 0:
+		node.Liveness = fsm.Down
+		s.changed[num] = s.clock
+	case 1:
+		node.Liveness = fsm.Suspect
+		s.changed[num] = s.clock
+	case 2, 3:
+		node.Liveness = fsm.Up
+		node.Incarnation++
+		s.changed[num] = s.clock
+	case 4:
+		node.Service = fsm.Draining
+	case 5:
+		node.Service = fsm.InService
+	case 6:
+		node.Writable = !node.Writable
+	case 7:
+		for range 10 {
+			s.w.files[random.IntN(len(s.w.files))].Replication = 1 + random.IntN(3)
+		}
+	case 8: // another leads
+		fresh := newSim(s.t, s.w, random.Uint64())
+		s.ledger, s.trims, s.watch, s.balancer = fresh.ledger, fresh.trims, fresh.watch, fresh.balancer
 	}
 }
 
