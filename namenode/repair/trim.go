@@ -159,8 +159,8 @@ func (p *trimPlanner) obstacle(problem *Problem) (Obstacle, []fsm.NodeNum) {
 	case p.fleet.massLoss():
 		return Partition, nil
 	}
-	if t := p.copying[problem.Chunk.ID]; len(t.ongoing)+len(t.overdue) > 0 { // one that is overdue may still arrive
-		return Copying, slices.Concat(t.ongoing, t.overdue)
+	if coming := p.coming(problem); len(coming) > 0 {
+		return Copying, coming
 	}
 	for _, hindered := range []struct {
 		obstacle Obstacle
@@ -190,6 +190,14 @@ func (p *trimPlanner) obstacle(problem *Problem) (Obstacle, []fsm.NodeNum) {
 		return TooNew, nil
 	}
 	return NoObstacle, nil
+}
+
+// coming is where copies of a chunk may still arrive, overdue ones too.
+func (p *trimPlanner) coming(problem *Problem) []fsm.NodeNum {
+	t := p.copying[problem.Chunk.ID]
+	return slices.DeleteFunc(slices.Concat(t.ongoing, t.overdue), func(num fsm.NodeNum) bool {
+		return slices.Contains(problem.Chunk.Replicas, num)
+	})
 }
 
 // choose makes a trim of the replica that is needed least. A node that has

@@ -45,6 +45,9 @@ func TestTrimConditions(t *testing.T) {
 		{"a copy is under way", func(s *sim) {
 			s.ledger.Add([]Copy{{Chunk: *s.w.chunk(1), Target: 5, Sources: nums(1, 1)}}, s.clock)
 		}, 0, Copying},
+		{"a copy has arrived, and the ledger does not know yet", func(s *sim) {
+			s.ledger.Add([]Copy{{Chunk: *s.w.chunk(1), Target: 4, Sources: nums(1, 1)}}, s.clock)
+		}, 1, NoObstacle},
 		{"a copy is overdue and may still arrive", func(s *sim) {
 			s.ledger.Add([]Copy{{Chunk: *s.w.chunk(1), Target: 5, Sources: nums(1, 1)}}, s.clock.Add(-70*time.Second))
 			s.ledger.Settle(s.clock, always, nil)
