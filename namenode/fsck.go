@@ -115,9 +115,9 @@ func (d *describer) action(p *repair.Problem) (action string, stuck bool) {
 	return action, stuck
 }
 
-// leaving is the live replicas that are not to stay.
+// leaving is the live replicas on nodes that are to be emptied.
 func (d *describer) leaving(p *repair.Problem) []fsm.NodeNum {
-	return slices.DeleteFunc(slices.Clone(p.Live), func(num fsm.NodeNum) bool { return slices.Contains(p.Serving, num) })
+	return slices.DeleteFunc(slices.Clone(p.Live), func(num fsm.NodeNum) bool { return d.locate[num].Service == fsm.InService })
 }
 
 // copying says how it stands with another replica of a chunk that has a live

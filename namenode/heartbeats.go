@@ -85,20 +85,19 @@ func (l *leadership) gather(first pendingReport) []pendingReport {
 func (l *leadership) record(batch []pendingReport) {
 	var parts []fsm.NodeReport
 	replaced := make(map[int]bool)
-	l.n.machine.Read(func(s *fsm.State) {
-		for i := range batch {
-			report := batch[i].report
-			// The disk may have been replaced while the report waited.
-			if node, ok := s.NodeByNum(report.Node); !ok || node.Instance != batch[i].instance {
-				replaced[i] = true
-				continue
-			}
-			if batch[i].page != nil {
-				compare(s, &report, batch[i].page)
-			}
-			parts = append(parts, split(report)...)
+	s := l.n.machine.Freeze() // to compare many inventories takes a while, and Apply must not wait
+	for i := range batch {
+		report := batch[i].report
+		// The disk may have been replaced while the report waited.
+		if node, ok := s.NodeByNum(report.Node); !ok || node.Instance != batch[i].instance {
+			replaced[i] = true
+			continue
 		}
-	})
+		if batch[i].page != nil {
+			compare(s, &report, batch[i].page)
+		}
+		parts = append(parts, split(report)...)
+	}
 	need := make(map[fsm.NodeNum]bool)
 	var failed error
 	for len(parts) > 0 && failed == nil {

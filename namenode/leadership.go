@@ -233,9 +233,8 @@ func (l *leadership) purge() {
 // refreshFlight counts anew what is on its way to each DataNode.
 func (l *leadership) refreshFlight() {
 	inFlight := make(map[fsm.NodeNum]int64)
-	l.n.machine.Read(func(s *fsm.State) {
-		s.InFlight(func(target fsm.NodeNum, chunkSize int64) { inFlight[target] += chunkSize })
-	})
+	// Uploads may be large, and Apply must not wait.
+	l.n.machine.Freeze().InFlight(func(target fsm.NodeNum, chunkSize int64) { inFlight[target] += chunkSize })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight = inFlight

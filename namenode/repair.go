@@ -114,7 +114,12 @@ func (d *repairDuty) settle(now time.Time, view repair.View) {
 	for _, c := range d.l.ledger.Settle(now, repair.NeededIn(view), repair.TargetsIn(view)) {
 		d.l.n.logger.Warn("a copy is not expected any more and will be ordered anew", "chunk", c.Chunk.ID, "target", d.l.n.nodeID(c.Target), "reason", c.Reason)
 	}
-	d.l.trims.Settle(repair.DoomedIn(view))
+	vain := d.l.trims.Settle(now, repair.DoomedIn(view), repair.MissedIn(view))
+	if len(vain) > 0 {
+		d.l.n.logger.Warn("replicas too many were not given up, although that was ordered again and again; their other holders may not confirm theirs", "count", len(vain),
+			"chunk", vain[0].Chunk.ID, "datanode", d.l.n.nodeID(vain[0].Victim))
+		d.watch.Forget(vain)
+	}
 }
 
 // due tells whether it is time to look at all chunks: when there is or may be

@@ -27,6 +27,8 @@ type sim struct {
 	repairs  Limits
 	moves    Limits
 	flapping map[fsm.NodeNum]bool
+	refuses  fsm.NodeNum // never confirms to keep its replica
+	lossy    bool        // half of what is ordered is not done
 
 	copied, moved, trimmed int // so far
 }
@@ -61,7 +63,7 @@ func (s *sim) trimView(report *Report) *TrimView {
 // settle and plan do what the leader does with these.
 func (s *sim) settle() {
 	s.ledger.Settle(s.clock, NeededIn(s.view()), TargetsIn(s.view()))
-	s.trims.Settle(DoomedIn(s.view()))
+	s.watch.Forget(s.trims.Settle(s.clock, DoomedIn(s.view()), MissedIn(s.view())))
 }
 
 func (s *sim) survey() *Report {
@@ -83,7 +85,7 @@ func (s *sim) plan() *Report {
 	trims := PlanTrims(s.trimView(report))
 	s.trims.Add(trims)
 	moves := s.balancer.PlanMoves(s.trimView(report), s.w.placement(s.ledger), s.moves, s.random)
-	if len(moves) > 0 {
+	if len(moves) > 0 && !s.lossy { // or what is left of repairs may be more than moves may be
 		s.w.check(s.t, moves, s.ledger, s.moves)
 	}
 	s.ledger.Add(moves, s.clock)
@@ -100,7 +102,9 @@ func (s *sim) carryOut() {
 			continue
 		}
 		for _, c := range s.ledger.Take(node.Num, node.Incarnation, s.clock) {
-			s.w.put(c.Chunk.ID, node.Num)
+			if !s.lossy || s.random.IntN(2) == 0 {
+				s.w.put(c.Chunk.ID, node.Num)
+			}
 		}
 		for _, trim := range s.trims.Take(node.Num, s.clock, KeepersIn(s.view())) {
 			s.obey(node.Num, &trim)
@@ -112,6 +116,9 @@ func (s *sim) carryOut() {
 // that it was right to ask.
 func (s *sim) obey(victim fsm.NodeNum, trim *Trim) {
 	s.t.Helper()
+	if slices.Contains(trim.Keepers, s.refuses) || s.lossy && s.random.IntN(2) == 0 {
+		return
+	}
 	held := s.w.chunk(trim.Chunk.ID).Replicas
 	confirmed := 0
 	for _, num := range trim.Keepers {
@@ -258,6 +265,81 @@ func TestAllComesToRest(t *testing.T) {
 	}
 }
 
+// TestChaosComesToRest changes whatever can change, in any order, while half of
+// what is ordered is not done, and then waits until all is well again.
+func TestChaosComesToRest(t *testing.T) {
+	for seed := range uint64(chaosSeeds) {
+		random := dice(seed)
+		count := 4 + random.IntN(5)
+		w := newWorld(count)
+		for i := range w.nodes {
+			w.nodes[i].Rack = []string{"a", "b", "c"}[random.IntN(1+random.IntN(3))]
+			w.nodes[i].Free, w.free[fsm.NodeNum(i+1)] = 100*chunkSize, 100*chunkSize
+		}
+		w.fillUp(40, 1+random.IntN(3), random, nums(1, count)...)
+		s := newSim(t, w, seed)
+		s.lossy = true
+		for range 60 {
+			s.shake(random)
+			for range random.IntN(20) {
+				s.step()
+			}
+		}
+		s.lossy = false
+		for i := range w.nodes {
+			n := &w.nodes[i]
+			n.Liveness, n.Writable, n.Inventoried = fsm.Up, true, true
+			if n.Service == fsm.Draining && random.IntN(2) == 0 || n.Service == fsm.InService && random.IntN(5) == 0 {
+				n.Service = fsm.Draining - n.Service
+			}
+		}
+		staying := 0
+		for i := range w.nodes {
+			if w.nodes[i].Service == fsm.InService {
+				staying++
+			}
+		}
+		for ; staying < 3; staying++ {
+			at := slices.IndexFunc(w.nodes, func(n fsm.Node) bool { return n.Service != fsm.InService })
+			w.nodes[at].Service = fsm.InService
+		}
+		s.run(3000)
+	}
+}
+
+const chaosSeeds = 25
+
+// shake changes something.
+func (s *sim) shake(random *rand.Rand) {
+	num := fsm.NodeNum(1 + random.IntN(len(s.w.nodes)))
+	node := s.w.node(num)
+	switch random.IntN(9) {
+	case 0:
+		node.Liveness = fsm.Down
+		s.changed[num] = s.clock
+	case 1:
+		node.Liveness = fsm.Suspect
+		s.changed[num] = s.clock
+	case 2, 3:
+		node.Liveness = fsm.Up
+		node.Incarnation++
+		s.changed[num] = s.clock
+	case 4:
+		node.Service = fsm.Draining
+	case 5:
+		node.Service = fsm.InService
+	case 6:
+		node.Writable = !node.Writable
+	case 7:
+		for range 10 {
+			s.w.files[random.IntN(len(s.w.files))].Replication = 1 + random.IntN(3)
+		}
+	case 8: // another leads
+		fresh := newSim(s.t, s.w, random.Uint64())
+		s.ledger, s.trims, s.watch, s.balancer = fresh.ledger, fresh.trims, fresh.watch, fresh.balancer
+	}
+}
+
 // TestRackOfFewIsUsed moves chunks that all lie on one rack.
 func TestRackOfFewIsUsed(t *testing.T) {
 	for seed := range uint64(5) {
@@ -267,6 +349,53 @@ func TestRackOfFewIsUsed(t *testing.T) {
 		s.run(2000)
 		if report := s.survey(); !report.Healthy() || report.Over != 0 {
 			t.Fatalf("seed %d: %+v", seed, report)
+		}
+	}
+}
+
+// TestKeeperIsToBeEmptied: what is being trimmed is kept after all when a
+// DataNode that was to keep the chunk is to be emptied and no other can take it.
+func TestKeeperIsToBeEmptied(t *testing.T) {
+	w := newWorld(4).capacity(100, 100, 100, 100)
+	for range 10 {
+		w.file(3, 1, 2, 3, 4)
+	}
+	s := ripe(t, w)
+	s.trims.Add(s.planTrims()) // and nobody has been told
+	victims := make(map[fsm.NodeNum]bool)
+	s.trims.each(func(trim *Trim) { victims[trim.Victim] = true })
+	if len(victims) != 4 {
+		t.Fatalf("replicas are to go on %v", victims)
+	}
+	w.node(1).Service = fsm.Draining
+	s.run(500)
+	for i := range w.files {
+		if chunk := w.chunk(dfs.ChunkID(i + 1)); slices.Contains(chunk.Replicas, 1) {
+			t.Errorf("chunk %s is on %v", chunk.ID, chunk.Replicas)
+		}
+	}
+}
+
+// TestKeeperThatNeverConfirms: replicas that are not given up, whatever is
+// ordered, do not keep others from being trimmed on the same node.
+func TestKeeperThatNeverConfirms(t *testing.T) {
+	w := newWorld(6).capacity(1000, 1000, 1000, 1000, 1000, 1000)
+	for range 2 * maxTrims {
+		w.file(2, 1, 2, 3) // of which 3 will not confirm
+	}
+	for range maxTrims {
+		w.file(2, 1, 4, 5)
+	}
+	w.node(1).Service = fsm.Draining
+	s := newSim(t, w, 1)
+	s.refuses = 3
+	for range 1000 {
+		s.step()
+	}
+	for i := range w.files {
+		chunk := w.chunk(dfs.ChunkID(i + 1))
+		if refused := slices.Contains(chunk.Replicas, 3); slices.Contains(chunk.Replicas, 1) != refused {
+			t.Fatalf("chunk %s is on %v", chunk.ID, chunk.Replicas)
 		}
 	}
 }

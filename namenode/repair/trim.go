@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -41,6 +42,18 @@ func (w *Watch) Note(surplus []Problem, now time.Time) {
 		fresh[id] = first
 	}
 	w.since = fresh
+}
+
+// Forget has chunks be watched anew, so that others have their turn first.
+func (w *Watch) Forget(trims []Trim) {
+	if len(trims) == 0 {
+		return
+	}
+	since := maps.Clone(w.since) // others look at it
+	for i := range trims {
+		delete(since, trims[i].Chunk.ID)
+	}
+	w.since = since
 }
 
 // Holds tells whether the chunk is being watched, and not for long enough that
@@ -92,8 +105,7 @@ const (
 func PlanTrims(v *TrimView) []Trim {
 	p := newTrimPlanner(v)
 	var plan []Trim
-	for i := range v.Report.Surplus {
-		problem := &v.Report.Surplus[i]
+	for _, problem := range p.oldestFirst() {
 		if obstacle, _ := p.obstacle(problem); obstacle != NoObstacle || !problem.trimmable() {
 			continue
 		}
@@ -102,6 +114,19 @@ func PlanTrims(v *TrimView) []Trim {
 		}
 	}
 	return plan
+}
+
+// oldestFirst returns the surplus that has been watched for the longest first:
+// what was ordered in vain comes after all others.
+func (p *trimPlanner) oldestFirst() []*Problem {
+	surplus := make([]*Problem, len(p.Report.Surplus))
+	for i := range surplus {
+		surplus[i] = &p.Report.Surplus[i]
+	}
+	slices.SortStableFunc(surplus, func(a, b *Problem) int {
+		return p.Watch.since[a.Chunk.ID].Compare(p.Watch.since[b.Chunk.ID])
+	})
+	return surplus
 }
 
 // ObstacleTo tells why the surplus of a chunk is not being trimmed, and which
@@ -134,12 +159,8 @@ func (p *trimPlanner) obstacle(problem *Problem) (Obstacle, []fsm.NodeNum) {
 	case p.fleet.massLoss():
 		return Partition, nil
 	}
-	t := p.copying[problem.Chunk.ID]
-	copying := slices.DeleteFunc(slices.Concat(t.ongoing, t.overdue), func(num fsm.NodeNum) bool { // one that is overdue may still arrive
-		return slices.Contains(problem.Chunk.Replicas, num)
-	})
-	if len(copying) > 0 {
-		return Copying, copying
+	if coming := p.coming(problem); len(coming) > 0 {
+		return Copying, coming
 	}
 	for _, hindered := range []struct {
 		obstacle Obstacle
@@ -169,6 +190,14 @@ func (p *trimPlanner) obstacle(problem *Problem) (Obstacle, []fsm.NodeNum) {
 		return TooNew, nil
 	}
 	return NoObstacle, nil
+}
+
+// coming is where copies of a chunk may still arrive, overdue ones too.
+func (p *trimPlanner) coming(problem *Problem) []fsm.NodeNum {
+	t := p.copying[problem.Chunk.ID]
+	return slices.DeleteFunc(slices.Concat(t.ongoing, t.overdue), func(num fsm.NodeNum) bool {
+		return slices.Contains(problem.Chunk.Replicas, num)
+	})
 }
 
 // choose makes a trim of the replica that is needed least. A node that has

@@ -45,7 +45,7 @@ func TestTrimConditions(t *testing.T) {
 		{"a copy is under way", func(s *sim) {
 			s.ledger.Add([]Copy{{Chunk: *s.w.chunk(1), Target: 5, Sources: nums(1, 1)}}, s.clock)
 		}, 0, Copying},
-		{"a copy has arrived, and nobody has taken note", func(s *sim) {
+		{"a copy has arrived, and the ledger does not know yet", func(s *sim) {
 			s.ledger.Add([]Copy{{Chunk: *s.w.chunk(1), Target: 4, Sources: nums(1, 1)}}, s.clock)
 		}, 1, NoObstacle},
 		{"a copy is overdue and may still arrive", func(s *sim) {
@@ -324,9 +324,45 @@ func TestTrimsAreRepeated(t *testing.T) {
 			t.Fatal("told again too soon")
 		}
 	}
-	trims.Settle(func(trim *Trim) bool { return trim.Chunk.ID == 2 })
+	never := func(*Trim) bool { return false }
+	trims.Settle(begin, func(trim *Trim) bool { return trim.Chunk.ID == 2 }, never)
 	if trims.Outstanding() != 1 || trims.Doomed()(1) != nil || !slices.Equal(trims.Doomed()(2), nums(7, 7)) {
 		t.Fatalf("%+v", trims)
+	}
+}
+
+// TestTrimsAreGivenUp: a replica is doomed as long as its victim may be carrying
+// the order out, whatever else has changed.
+func TestTrimsAreGivenUp(t *testing.T) {
+	yes, no := func(*Trim) bool { return true }, func(*Trim) bool { return false }
+	begin := time.Unix(1000, 0)
+	tests := []struct {
+		name           string
+		told, after    time.Duration // from the beginning; told never if negative
+		doomed, missed func(*Trim) bool
+		gone, vain     bool
+	}{
+		{"all is well", 0, time.Minute, yes, no, false, false},
+		{"it is gone, or there are not too many", 0, 0, no, no, true, false},
+		{"it is missed and nobody was told", -1, 0, yes, yes, true, false},
+		{"it is missed and may be going", 0, 15*time.Second - 1, yes, yes, false, false},
+		{"it is missed and did not go", 0, 15 * time.Second, yes, yes, true, false},
+		{"it did not go for long", 0, trimPatience - 1, yes, no, false, false},
+		{"it did not go for too long", 0, trimPatience, yes, no, true, true},
+		{"it did not go for too long, and may be going now", trimPatience - 1, trimPatience, yes, no, false, false},
+		{"nobody could be told for too long", -1, trimPatience, yes, no, true, true},
+	}
+	for _, test := range tests {
+		trims := NewTrims(15 * time.Second)
+		trims.Add([]Trim{{Chunk: fsm.Chunk{ID: 1}, Wanted: 1, Victim: 7}})
+		trims.Settle(begin, yes, no)
+		if test.told >= 0 {
+			trims.Take(7, begin.Add(test.told), func(*Trim) []fsm.NodeNum { return nums(1, 1) })
+		}
+		vain := trims.Settle(begin.Add(test.after), test.doomed, test.missed)
+		if gone := trims.Outstanding() == 0; gone != test.gone || (len(vain) == 1) != test.vain {
+			t.Errorf("%s: gone %v, in vain %+v", test.name, gone, vain)
+		}
 	}
 }
 

@@ -17,10 +17,14 @@ type Trim struct {
 	Keepers     []fsm.NodeNum // at least Wanted; set when the order is given
 }
 
+// trimPatience is how long a trim may take, however often its victim is told.
+// After that others get their turn.
+const trimPatience = 2 * time.Minute
+
 // Trims is the trims that a leader has ordered. A replica in it is doomed: it
 // is no keeper of another, and counts as none that is wanted. It stays so until
-// it is gone, whatever becomes of the order, which is given to the victim again
-// and again. Not safe for concurrent use.
+// it is gone, or there is no order any more that the victim might carry out.
+// The order is given to it again and again. Not safe for concurrent use.
 type Trims struct {
 	again  time.Duration
 	orders map[fsm.NodeNum]map[dfs.ChunkID]*trimOrder
@@ -30,6 +34,7 @@ type Trims struct {
 type trimOrder struct {
 	Trim
 	delivered time.Time // zero when it never was
+	since     time.Time // when it was first looked after
 }
 
 // NewTrims returns an empty ledger of trims, whose orders are given out anew
@@ -54,15 +59,26 @@ func (t *Trims) Add(trims []Trim) {
 	}
 }
 
-// Settle forgets the trims that keep says no to.
-func (t *Trims) Settle(keep func(*Trim) bool) {
+// Settle forgets the trims that doomed says no to. When their victims cannot be
+// carrying the order out, it also forgets those whose replica missed says to be
+// needed, and those that have been ordered in vain for too long, which it returns.
+func (t *Trims) Settle(now time.Time, doomed, missed func(*Trim) bool) (vain []Trim) {
 	for _, orders := range t.orders {
 		for _, o := range orders {
-			if !keep(&o.Trim) {
-				t.forget(&o.Trim)
+			if o.since.IsZero() {
+				o.since = now
 			}
+			switch idle := t.idle(o, now); {
+			case !doomed(&o.Trim), idle && missed(&o.Trim):
+			case idle && o.late(now):
+				vain = append(vain, o.Trim)
+			default:
+				continue
+			}
+			t.forget(&o.Trim)
 		}
 	}
+	return vain
 }
 
 // Want takes note of how many replicas are wanted now.
@@ -136,8 +152,15 @@ func (t *Trims) Take(victim fsm.NodeNum, now time.Time, keepers func(*Trim) []fs
 	return trims
 }
 
-func (t *Trims) due(o *trimOrder, now time.Time) bool {
+func (t *Trims) due(o *trimOrder, now time.Time) bool { return t.idle(o, now) && !o.late(now) }
+
+// idle tells whether the victim cannot be carrying the order out.
+func (t *Trims) idle(o *trimOrder, now time.Time) bool {
 	return o.delivered.IsZero() || now.Sub(o.delivered) >= t.again
+}
+
+func (o *trimOrder) late(now time.Time) bool {
+	return !o.since.IsZero() && now.Sub(o.since) >= trimPatience
 }
 
 // each calls fn with every trim, in no particular order.
@@ -167,6 +190,18 @@ func DoomedIn(view View) func(*Trim) bool {
 	return func(t *Trim) bool {
 		p, ok := f.victim(t, &view)
 		return ok && len(p.Live) > t.Wanted
+	}
+}
+
+// MissedIn tells of a trim whether its replica is one that is wanted after all:
+// it is on a node in service, and there are too few others on such nodes, say
+// because one of these is to be emptied. To wait for another copy could be in
+// vain, for the victim cannot take it.
+func MissedIn(view View) func(*Trim) bool {
+	f := newFleet(&view)
+	return func(t *Trim) bool {
+		p, ok := f.victim(t, &view)
+		return ok && slices.Contains(p.Doomed, t.Victim) && f.nodes[t.Victim].Service == fsm.InService && len(p.Serving) < t.Wanted
 	}
 }
 
