@@ -42,7 +42,7 @@ func TestDamagedStore(t *testing.T) {
 	c := b.Client()
 	l := newLedger(t, b)
 	work := newLoad(t, c, l, random, "damage", 4, 0)
-	work.step = (*worker).changeNames
+	work.step = (*worker).makeAndRemove
 	work.start(t.Context())
 	goOn := func() {
 		before := l.count()

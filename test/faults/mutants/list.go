@@ -1,5 +1,7 @@
 package mutants
 
+import "slices"
+
 // Edit replaces a text of a file.
 type Edit struct {
 	File     string // from the root of the module
@@ -16,7 +18,10 @@ type Mutant struct {
 }
 
 // All returns the planted bugs.
-func All() []Mutant {
+func All() []Mutant { return slices.Concat(ofDurability(), ofNameNodes()) }
+
+// ofDurability are bugs that lose what was acknowledged, or answer wrongly.
+func ofDurability() []Mutant {
 	return []Mutant{
 		{
 			Name: "chunks-without-directory-fsync",
@@ -89,6 +94,12 @@ func All() []Mutant {
 			}},
 			Scenario: "TestLyingClient", Symptom: `was not refused`, Rounds: 1,
 		},
+	}
+}
+
+// ofNameNodes are bugs in what NameNodes agree on, and how they look after it.
+func ofNameNodes() []Mutant {
+	return []Mutant{
 		{
 			Name: "reads-of-a-woken-leader",
 			Edits: []Edit{{
