@@ -2,10 +2,12 @@
 GO ?= go
 FUZZTIME ?= 20000x
 FAULT_TIME ?= $(or $(CHAOS_TIME),20s)
+FAULT_LONG_TIME ?= 10m
+FAULT_LONG_KILLS ?= 100
 FAULT_ROUNDS ?= 50
 FAULT_MUTANTS ?= all
 
-.PHONY: all build test lint fuzz faults powercut faults-mutants chaos bench clean
+.PHONY: all build test lint fuzz faults faults-long powercut faults-mutants chaos bench clean
 
 all: lint test
 
@@ -26,6 +28,9 @@ fuzz: ## each fuzz target for FUZZTIME: a count (20000x) or a time (3m)
 
 faults: ## faults against real processes, as root in part; mixed ones for FAULT_TIME
 	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -timeout 30m -v ./internal/faultbed ./test/faults
+
+faults-long: ## everything of 'make faults' for longer, about an hour on two cores; needs root
+	DFS_FAULTS=$(FAULT_LONG_TIME) DFS_FAULT_ROUNDS=$(FAULT_ROUNDS) DFS_FAULT_KILLS=$(FAULT_LONG_KILLS) $(GO) test -count=1 -timeout 4h -v ./internal/faultbed ./test/faults
 
 powercut: ## FAULT_ROUNDS power cuts of a whole cluster; needs root
 	DFS_FAULTS=$(FAULT_TIME) DFS_FAULT_ROUNDS=$(FAULT_ROUNDS) $(GO) test -count=1 -timeout 3h -v -run '^TestPowerCut$$' ./test/faults

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -206,7 +207,7 @@ func checkMemory(stable raft.StableStore, snapshots raft.SnapshotStore) error {
 	}
 	term, err := stable.GetUint64([]byte("CurrentTerm"))
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound):
 		return err
 	case term < metas[0].Term:
 		return dfs.Errorf(dfs.Corrupt, "there is a snapshot of term %d, but the Raft log is gone or too old (term %d)", metas[0].Term, term)

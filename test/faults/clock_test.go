@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	slowPieces = 6
+	slowPieces = 4
 	slowPause  = 500 * time.Millisecond
 )
 

@@ -82,7 +82,7 @@ func TestLateFollowerAndDeadLeader(t *testing.T) {
 	c := b.Client()
 	l := newLedger(t, b)
 	work := newLoad(t, c, l, faultbed.Random(t), "late", 16, 0)
-	work.step = (*worker).makeDirectory
+	work.step = (*worker).makeAndRemove
 	for range rounds {
 		leader := b.LeaderAmong(b.NameNodes()...)
 		late := b.Others(leader)[0]
@@ -108,8 +108,16 @@ func TestLateFollowerAndDeadLeader(t *testing.T) {
 	}
 }
 
-func (w *worker) makeDirectory(ctx context.Context) {
+// makeAndRemove makes a directory and removes it, most of the time: the log is to
+// grow, the namespace not so much.
+func (w *worker) makeAndRemove(ctx context.Context) {
 	path := w.fresh("d")
 	outcome := w.l.try(change{path: directory}, nil)
-	outcome(ctx, w.c.Mkdir(ctx, mustPath(w.t, "%s", path)))
+	err := w.c.Mkdir(ctx, mustPath(w.t, "%s", path))
+	outcome(ctx, err)
+	if err != nil || w.random.IntN(20) == 0 {
+		return
+	}
+	outcome = w.l.try(change{path: nothing}, nil)
+	outcome(ctx, w.c.Remove(ctx, mustPath(w.t, "%s", path)))
 }

@@ -27,6 +27,7 @@ const (
 	historyPause     = 2 * time.Millisecond   // between two calls of a client
 	probePause       = 20 * time.Millisecond  // between two questions to one NameNode
 	probePatience    = 500 * time.Millisecond // so that one that wakes up is asked by somebody who began after others were answered
+	maxProbes        = 20                     // NameNodes that are asked themselves
 	warmUp           = 2 * time.Second        // before the first fault, for the rate
 	leastRate        = 100                    // calls a second; fewer make a run void
 	leastRateShort   = 30                     // in a short run, on a machine that does other things
@@ -46,6 +47,7 @@ type histories struct {
 	b     *faultbed.Bed
 	name  string
 	loads []*history.Load
+	crowd asker // keeps its connections open
 	group sync.WaitGroup
 	end   context.CancelFunc
 }
@@ -53,7 +55,7 @@ type histories struct {
 // record lets clients work in directories of this name, until check.
 func record(t *testing.T, b *faultbed.Bed, random *rand.Rand, name string) *histories {
 	t.Helper()
-	h := &histories{t: t, b: b, name: name}
+	h := &histories{t: t, b: b, name: name, crowd: newAsker(t, askTimeout)}
 	ctx, cancel := context.WithCancel(t.Context())
 	h.end = cancel
 	nameNodes := b.NameNodes()
@@ -92,6 +94,25 @@ func probe(ctx context.Context, a asker, baseURL string, load *history.Load, num
 		case <-time.After(probePause):
 		}
 	}
+}
+
+// askAtOnce asks one NameNode many questions at once, as part of the histories,
+// and calls between, if set, when half of them are on their way.
+func (h *histories) askAtOnce(id string, between func()) {
+	var tries sync.WaitGroup
+	for i := range triesPerRound {
+		if i == triesPerRound/2 && between != nil {
+			between()
+		}
+		load, number := h.loads[i%len(h.loads)], clientsPerWorld+maxProbes+i
+		path := history.Path(i / len(h.loads) % history.Paths)
+		tries.Go(func() {
+			load.Recorder.Do(number, history.Call{Kind: history.Stat, Path: path}, func() history.Answer {
+				return statAt(h.crowd, h.b.URL(id), load.Root+"/"+path.String())
+			})
+		})
+	}
+	tries.Wait()
 }
 
 // statAt is what one NameNode says of a path; unknown when it does not lead.
@@ -173,7 +194,7 @@ func TestLinearizable(t *testing.T) {
 	length := faultbed.Duration(t)
 	random := faultbed.Random(t)
 	b := faultbed.New(t, faultbed.Options{NameNodes: 3, DataNodes: 3, Network: faultbed.Namespaces, NameNodeFlags: quickSnapshots})
-	names := slices.Sorted(maps.Keys(leaderHarms(b)))
+	names := slices.Sorted(maps.Keys(leaderHarms(b, nil)))
 	random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	// A paused leader is what most bugs need.
 	names = append([]string{"pause"}, slices.DeleteFunc(names, func(name string) bool { return name == "pause" })...)
@@ -188,7 +209,7 @@ func TestLinearizable(t *testing.T) {
 			others := b.Others(leader)
 			random.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
 			t.Log(name)
-			leaderHarms(b)[name](leader, others)
+			leaderHarms(b, h)[name](leader, others)
 			b.StartAll()
 			b.WaitReady()
 			h.goOn()
@@ -204,7 +225,7 @@ func TestLinearizable(t *testing.T) {
 
 // leaderHarms are harms to the group of three that last for a while and are then
 // undone, but for dead nodes, which are to be started.
-func leaderHarms(b *faultbed.Bed) map[string]func(leader string, others []string) {
+func leaderHarms(b *faultbed.Bed, h *histories) map[string]func(leader string, others []string) {
 	act := func() { time.Sleep(harmTime) }
 	around := func(cut, heal func(leader, other string)) func(string, []string) {
 		return func(leader string, others []string) {
@@ -218,9 +239,10 @@ func leaderHarms(b *faultbed.Bed) map[string]func(leader string, others []string
 		}
 	}
 	pause := func(leader string) {
+		h.askAtOnce(leader, nil) // leaves open connections, which answer sooner
 		b.Pause(leader)
 		time.Sleep(pausePatience)
-		b.Continue(leader)
+		h.askAtOnce(leader, func() { b.Continue(leader) })
 	}
 	return map[string]func(string, []string){
 		"cut off":        around(b.Cut, b.Heal),

@@ -14,6 +14,9 @@ import (
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
 
+// maxChurns is how often there are IDs left for NameNodes that are added.
+const maxChurns = 25
+
 // churn changes who the members are, under a load whose calls are checked.
 type churn struct {
 	t      *testing.T
@@ -31,7 +34,8 @@ func TestMembershipChurn(t *testing.T) {
 	b := faultbed.New(t, faultbed.Options{NameNodes: 3, DataNodes: 3, NameNodeFlags: quickSnapshots})
 	m := &churn{t: t, b: b, random: random}
 	other := faultbed.New(t, faultbed.Options{NameNodes: 1})
-	for end, first := time.Now().Add(length/2), true; (first || time.Now().Before(end)) && !t.Failed(); first = false {
+	end := time.Now().Add(length / 2)
+	for round := 0; round == 0 || round < maxChurns && time.Now().Before(end) && !t.Failed(); round++ {
 		m.h = record(t, b, random, "members-of-"+b.Leader())
 		m.h.warm(length)
 		m.badJoins(other)
@@ -62,7 +66,7 @@ func (m *churn) badJoins(other *faultbed.Bed) {
 	for name, request := range map[string]protocol.JoinRequest{
 		"nobody is there": nowhere, "the address of another member": moved, "of another cluster": stranger, "the ID of a member": same,
 	} {
-		ctx, cancel := context.WithTimeout(m.t.Context(), askTimeout)
+		ctx, cancel := context.WithTimeout(m.t.Context(), isolatedTimeout)
 		err := c.Join(ctx, request)
 		cancel()
 		switch code := dfs.CodeOf(err); code {

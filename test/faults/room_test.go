@@ -24,7 +24,7 @@ func TestFullNameNode(t *testing.T) {
 	c := b.Client()
 	l := newLedger(t, b)
 	work := newLoad(t, c, l, faultbed.Random(t), "room", 8, 0)
-	work.step = (*worker).changeNames
+	work.step = (*worker).makeAndRemove
 	work.start(t.Context())
 	goOn := func(what string, count int) {
 		t.Helper()

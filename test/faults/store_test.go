@@ -42,7 +42,7 @@ func TestDamagedStore(t *testing.T) {
 	c := b.Client()
 	l := newLedger(t, b)
 	work := newLoad(t, c, l, random, "damage", 4, 0)
-	work.step = (*worker).changeNames
+	work.step = (*worker).makeAndRemove
 	work.start(t.Context())
 	goOn := func() {
 		before := l.count()
@@ -58,12 +58,12 @@ func TestDamagedStore(t *testing.T) {
 			b.Start(follower)
 			started := startsOrEnds(t, b, follower)
 			goOn()
-			t.Logf("%s: starts: %t", d.name, started)
 			if started && d.refused {
 				t.Errorf("%s: %s starts all the same", d.name, follower)
 			}
 			if !started {
-				said := b.Log(follower)[logged:]
+				said := strings.TrimSpace(b.Log(follower)[logged:])
+				t.Logf("%s: %s", d.name, said[strings.LastIndexByte(said, '\n')+1:])
 				if !strings.Contains(said, advice) {
 					t.Errorf("%s: %s does not say what to do: %s", d.name, follower, said)
 				}

@@ -1,5 +1,7 @@
 package mutants
 
+import "slices"
+
 // Edit replaces a text of a file.
 type Edit struct {
 	File     string // from the root of the module
@@ -16,7 +18,10 @@ type Mutant struct {
 }
 
 // All returns the planted bugs.
-func All() []Mutant {
+func All() []Mutant { return slices.Concat(ofDurability(), ofNameNodes()) }
+
+// ofDurability are bugs that lose what was acknowledged, or answer wrongly.
+func ofDurability() []Mutant {
 	return []Mutant{
 		{
 			Name: "chunks-without-directory-fsync",
@@ -88,6 +93,64 @@ func All() []Mutant {
 `,
 			}},
 			Scenario: "TestLyingClient", Symptom: `was not refused`, Rounds: 1,
+		},
+	}
+}
+
+// ofNameNodes are bugs in what NameNodes agree on, and how they look after it.
+func ofNameNodes() []Mutant {
+	return []Mutant{
+		{
+			Name: "reads-of-a-woken-leader",
+			Edits: []Edit{{
+				File: "cluster/read.go",
+				Old:  "return g.reads.join(ctx)",
+				New:  "return nil",
+			}},
+			Scenario: "TestLinearizable", Symptom: `is not linearizable`, Rounds: 1,
+		},
+		{
+			Name: "apply-by-lot",
+			Edits: []Edit{
+				{File: "fsm/machine.go", Old: "s.advanceClock(e.stamp)", New: "s.advanceClock(e.stamp + rand.Int64N(2))"},
+				{File: "fsm/machine.go", Old: "import (\n", New: "import (\n\t\"math/rand/v2\"\n"},
+			},
+			Scenario: "TestReplay", Symptom: `differ at index`, Rounds: 1,
+		},
+		{
+			Name: "expiry-by-wall-clock",
+			Edits: []Edit{{
+				File: "namenode/leadership.go",
+				Old:  "now.Sub(last.since) > l.n.config.UploadExpiry",
+				New:  "l.n.config.Now().Sub(time.UnixMilli(touched)) > l.n.config.UploadExpiry",
+			}},
+			Scenario: "TestClockJumps", Symptom: `a slow upload while the leader's clock|gave up uploads`, Rounds: 1,
+		},
+		{
+			Name: "full-disk-unnoticed",
+			Edits: []Edit{{
+				File: "cluster/room.go",
+				Old:  "r.full.Store(full)",
+				New:  "r.full.Store(false)",
+			}},
+			Scenario: "TestFullNameNode", Symptom: `gave up waiting|has ended by itself|tells of trouble`, Rounds: 1,
+		},
+		{
+			Name: "snapshot-without-log",
+			Edits: []Edit{{
+				File: "cluster/group.go",
+				Old:  "term < metas[0].Term",
+				New:  "term > metas[0].Term && false",
+			}},
+			Scenario: "TestDamagedStore", Symptom: `starts all the same`, Rounds: 1,
+		},
+		{
+			Name: "join-without-looking",
+			Edits: []Edit{
+				{File: "cluster/members.go", Old: "return nil, err\n\t\t}\n\t\treturn func() raft.Future {\n\t\t\treturn g.raft.AddNonvoter(raft.ServerID(id)", New: "g.logger.Debug(\"nobody is there\", \"error\", err)\n\t\t}\n\t\treturn func() raft.Future {\n\t\t\treturn g.raft.AddNonvoter(raft.ServerID(id)"},
+				{File: "namenode/members.go", Old: "joiner, err := n.group.Probe(c.Context(), command.RaftAddr)\n\tif err != nil {\n\t\treturn reply{}, err\n\t}", New: "joiner, err := n.group.Probe(c.Context(), command.RaftAddr)\n\tif err != nil {\n\t\tn.logger.Debug(\"nobody is there\", \"error\", err)\n\t}"},
+			},
+			Scenario: "TestMembershipChurn", Symptom: `a join that makes no sense|bad joins made`, Rounds: 1,
 		},
 		{
 			Name: "orders-of-any-term",
