@@ -25,7 +25,7 @@ fuzz: ## each fuzz target for FUZZTIME: a count (20000x) or a time (3m)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)
 
 faults: ## faults against real processes, as root in part; mixed ones for FAULT_TIME
-	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -timeout 30m -v ./internal/faultbed ./test/faults
+	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -parallel 6 -timeout 30m -v ./internal/faultbed ./test/faults
 
 powercut: ## FAULT_ROUNDS power cuts of a whole cluster; needs root
 	DFS_FAULTS=$(FAULT_TIME) DFS_FAULT_ROUNDS=$(FAULT_ROUNDS) $(GO) test -count=1 -timeout 3h -v -run '^TestPowerCut$$' ./test/faults
