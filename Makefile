@@ -27,7 +27,7 @@ fuzz: ## each fuzz target for FUZZTIME: a count (20000x) or a time (3m)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)
 
 faults: ## faults against real processes, as root in part; mixed ones for FAULT_TIME
-	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -timeout 30m -v ./internal/faultbed ./test/faults
+	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -parallel 6 -timeout 30m -v ./internal/faultbed ./test/faults
 
 faults-long: ## everything of 'make faults' for longer, about an hour on two cores; needs root
 	DFS_FAULTS=$(FAULT_LONG_TIME) DFS_FAULT_ROUNDS=$(FAULT_ROUNDS) DFS_FAULT_KILLS=$(FAULT_LONG_KILLS) $(GO) test -count=1 -timeout 4h -v ./internal/faultbed ./test/faults

@@ -122,6 +122,9 @@ func (c *Config) validate() error {
 	if c.ReclaimGrace < 0 && c.ReclaimGrace != AtOnce {
 		faults = append(faults, dfs.Errorf(dfs.Invalid, "what is deleted cannot be reclaimed before that: the grace is 0 at least, not %s", c.ReclaimGrace))
 	}
+	if c.TrimDelay < 0 {
+		faults = append(faults, dfs.Errorf(dfs.Invalid, "a trim delay of %s is not possible: choose one above 0", c.TrimDelay))
+	}
 	return joined(faults)
 }
 

@@ -231,10 +231,15 @@ func TestLonelyLeaderOrdersNothing(t *testing.T) {
 	}
 }
 
-func TestNegativeGraceIsRefused(t *testing.T) {
+func TestNegativeDelaysAreRefused(t *testing.T) {
 	config := testConfig(t, "nn1")
 	config.ReclaimGrace = -time.Second
 	if _, err := namenode.New(config); dfs.CodeOf(err) != dfs.Invalid || !strings.Contains(err.Error(), "grace") {
+		t.Errorf("%v", err)
+	}
+	config = testConfig(t, "nn1")
+	config.TrimDelay = -time.Second
+	if _, err := namenode.New(config); dfs.CodeOf(err) != dfs.Invalid || !strings.Contains(err.Error(), "trim delay") {
 		t.Errorf("%v", err)
 	}
 }

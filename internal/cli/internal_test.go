@@ -66,7 +66,7 @@ func TestSplitList(t *testing.T) {
 func TestDaemonFlagsReachTheConfiguration(t *testing.T) {
 	a := &app{stderr: &bytes.Buffer{}}
 	n, err := a.nameNodeConfig(strings.Fields(`-id=nn2 -addr=:1 -meta-dir m -raft-addr=127.0.0.1:2 -advertise=http://h:3 -heartbeat-timeout=2s
-		-election-timeout 3s -snapshot-threshold 10 -snapshot-interval 4s -trailing-logs 20 -suspect-after 5s -down-after 7s -upload-expiry 8s -reclaim-grace 9s
+		-election-timeout 3s -snapshot-threshold 10 -snapshot-interval 4s -trailing-logs 20 -suspect-after 5s -down-after 7s -upload-expiry 8s -reclaim-grace 9s -trim-delay 11s
 		-peers nn1=h:1@http://h:10,nn2=h:2@http://h:20`))
 	if err != nil {
 		t.Fatal(err)
@@ -74,12 +74,17 @@ func TestDaemonFlagsReachTheConfiguration(t *testing.T) {
 	if n.ID != "nn2" || n.Addr != ":1" || n.MetaDir != "m" || n.RaftAddr != "127.0.0.1:2" || n.Advertise != "http://h:3" ||
 		n.Timing.HeartbeatTimeout != 2*time.Second || n.Timing.ElectionTimeout != 3*time.Second || n.Timing.LeaderLease != time.Second ||
 		n.SnapshotThreshold != 10 || n.SnapshotInterval != 4*time.Second || n.TrailingLogs != 20 || n.SuspectAfter != 5*time.Second ||
-		n.DownAfter != 7*time.Second || n.UploadExpiry != 8*time.Second || n.ReclaimGrace != 9*time.Second || len(n.Peers) != 2 || n.Logger == nil {
+		n.DownAfter != 7*time.Second || n.UploadExpiry != 8*time.Second || n.ReclaimGrace != 9*time.Second || n.TrimDelay != 11*time.Second || len(n.Peers) != 2 || n.Logger == nil {
 		t.Errorf("got %+v", n)
 	}
 	for args, grace := range map[string]time.Duration{"": time.Minute, "-reclaim-grace=0": namenode.AtOnce} {
 		if n, err := a.nameNodeConfig(strings.Fields(args)); err != nil || n.ReclaimGrace != grace {
 			t.Errorf("%q: %+v, %v", args, n, err)
+		}
+	}
+	for _, args := range []string{"-trim-delay=0", "-trim-delay=-1s"} {
+		if _, err := a.nameNodeConfig([]string{args}); err == nil || !strings.Contains(err.Error(), "-trim-delay") {
+			t.Errorf("%q: %v", args, err)
 		}
 	}
 	d, err := a.dataNodeConfig(strings.Fields("-id dn2 -addr :1 -self http://h:2 -namenode http://h:3,http://h:4 -data-dir d,/e/f -trash-keep 5m -rack r/1 -reserve 1GiB -heartbeat 3s -scrub-rate 3MiB -scrub-interval 2h"))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/dfs-go/dfs-go/cluster"
 	"github.com/dfs-go/dfs-go/internal/dfs"
+	"github.com/dfs-go/dfs-go/internal/protocol"
 	"github.com/dfs-go/dfs-go/namenode"
 )
 
@@ -72,9 +73,13 @@ func (a *app) nameNodeConfig(args []string) (namenode.Config, error) {
 	f.DurationVar(&config.DownAfter, "down-after", 20*time.Second, "silence of a DataNode after which it counts as lost")
 	f.DurationVar(&config.UploadExpiry, "upload-expiry", time.Hour, "how long an upload without a sign of life is kept")
 	f.DurationVar(&config.ReclaimGrace, "reclaim-grace", time.Minute, "how long chunks of deleted files stay for those who still read them; 0 for not at all")
+	f.DurationVar(&config.TrimDelay, "trim-delay", protocol.OrderLifetime, "how long a replica must have been too many, and no DataNode have come or gone, before it is removed")
 	balance := f.Bool("balance", true, "move chunks from fuller DataNodes to emptier ones")
 	if err := f.parse(args, a.stdout); err != nil {
 		return config, err
+	}
+	if config.TrimDelay <= 0 {
+		return config, usageErrorf("-trim-delay must be above zero, like 10s")
 	}
 	if config.ReclaimGrace == 0 {
 		config.ReclaimGrace = namenode.AtOnce

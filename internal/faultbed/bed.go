@@ -3,6 +3,7 @@
 package faultbed
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,6 +37,11 @@ type Options struct {
 	Network                      Network
 	NameNodeDisk, DataNodeDisk   Disk     // of each node; the zero Disk is a plain directory
 	NameNodeFlags, DataNodeFlags []string // more of the command line
+
+	DataDirs      int               // of each DataNode, each on a DataNodeDisk of its own; 0 means 1
+	Fronts        map[string]string // base URLs that DataNodes give as their own: of proxies before them
+	MoreNameNodes []string          // base URLs that DataNodes ask, too, after those of the bed
+	Patience      time.Duration     // of clients, with a chunk that nobody can give; 0 means that of the product
 }
 
 // Bed is a running cluster of real processes. Its methods are for one goroutine
@@ -59,6 +65,7 @@ type node struct {
 	env     []string // in addition to that of the test
 	dir     string   // -meta-dir or -data-dir
 	disk    *disk    // nil when dir is a plain directory
+	more    []place  // the other data directories
 	netns   string   // "" on loopback
 	cgroup  string   // directory; "" without a quota
 	running *process
@@ -80,7 +87,8 @@ func New(t testing.TB, options Options) *Bed {
 	b.addNodes()
 	b.layNetwork()
 	for _, n := range b.nodes {
-		b.addDisk(n)
+		n.dir, n.disk = b.addDisk(n, n.id)
+		b.addPlaces(n)
 	}
 	t.Cleanup(b.endProcesses)
 	b.StartAll()
@@ -136,8 +144,8 @@ func (b *Bed) addNodes() {
 	for _, n := range b.nodes {
 		addr := fmt.Sprintf("%s:%d", n.address, httpPort)
 		if n.isDataNode() {
-			n.flags = append([]string{"datanode", "-id", n.id, "-addr", addr, "-self", n.url(),
-				"-namenode", strings.Join(urls, ",")}, b.options.DataNodeFlags...)
+			n.flags = append([]string{"datanode", "-id", n.id, "-addr", addr, "-self", cmp.Or(b.options.Fronts[n.id], n.url()),
+				"-namenode", strings.Join(append(urls, b.options.MoreNameNodes...), ",")}, b.options.DataNodeFlags...)
 			continue
 		}
 		n.flags = append([]string{"namenode", "-id", n.id, "-addr", addr, "-raft-addr", n.raftAddress(),
@@ -166,7 +174,7 @@ func (n *node) command(binary string) []string {
 		flag = "-data-dir"
 	}
 	line := append([]string{binary}, n.flags...)
-	line = append(line, flag, n.dir)
+	line = append(line, flag, strings.Join(n.dirs(), ","))
 	if n.netns != "" {
 		// Not 'ip netns exec': that makes a mount namespace, too, which would keep
 		// the disks of others mounted.

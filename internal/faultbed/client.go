@@ -42,7 +42,7 @@ func (b *Bed) ClientOf(urls ...string) *client.Client {
 
 func (b *Bed) newClient(urls ...string) *client.Client {
 	b.t.Helper()
-	c, err := client.New(client.Config{NameNodes: urls})
+	c, err := client.New(client.Config{NameNodes: urls, Patience: b.options.Patience})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -44,23 +44,24 @@ type disk struct {
 	mounted bool
 }
 
-// addDisk makes and mounts the disk of a node, if it is to have one.
-func (b *Bed) addDisk(n *node) {
+// addDisk makes and mounts a disk of a node, if it is to have one. It returns
+// the directory on it, or else the one that the node has beside the logs.
+func (b *Bed) addDisk(n *node, name string) (dir string, added *disk) {
 	b.t.Helper()
 	wanted := b.options.NameNodeDisk
 	if n.isDataNode() {
 		wanted = b.options.DataNodeDisk
 	}
 	if wanted.Kind == Plain {
-		return
+		return filepath.Join(b.dir, name), nil
 	}
-	d := &disk{Disk: wanted, point: filepath.Join(mountsRoot, b.stake.name(), n.id)}
-	b.t.Cleanup(func() { b.removeDisk(n, d) })
+	d := &disk{Disk: wanted, point: filepath.Join(mountsRoot, b.stake.name(), name)}
+	b.t.Cleanup(func() { b.removeDisk(name, d) })
 	if err := os.MkdirAll(d.point, 0o700); err != nil {
 		b.t.Fatal(err)
 	}
 	if d.Kind == Ext4 {
-		d.image = filepath.Join(imagesRoot, b.stake.name(), n.id+".img")
+		d.image = filepath.Join(imagesRoot, b.stake.name(), name+".img")
 		if err := makeImage(d.image, d.Size); err != nil {
 			b.t.Fatal(err)
 		}
@@ -68,7 +69,7 @@ func (b *Bed) addDisk(n *node) {
 	if err := d.mount(); err != nil {
 		b.t.Fatal(err)
 	}
-	n.disk, n.dir = d, filepath.Join(d.point, n.id)
+	return filepath.Join(d.point, n.id), d
 }
 
 // makeImage makes a file with an empty file system. The first of each size in a
@@ -123,10 +124,10 @@ func (d *disk) unmount() error {
 }
 
 // removeDisk is the clean-up of addDisk; the processes have been killed.
-func (b *Bed) removeDisk(n *node, d *disk) {
+func (b *Bed) removeDisk(name string, d *disk) {
 	keep := b.t.Failed()
 	if keep && d.Kind == Tmpfs && d.mounted {
-		if err := run("cp", "-a", d.point, b.Path(n.id)); err != nil {
+		if err := run("cp", "-a", d.point, b.Path(name)); err != nil {
 			b.t.Log(err)
 		}
 	}
@@ -135,7 +136,7 @@ func (b *Bed) removeDisk(n *node, d *disk) {
 		return
 	}
 	if keep && d.image != "" {
-		if err := copySparse(d.image, b.Path(n.id+".img")); err != nil {
+		if err := copySparse(d.image, b.Path(name+".img")); err != nil {
 			b.t.Log(err)
 		}
 	}

@@ -31,7 +31,7 @@ func (b *Bed) AddNameNode(via string) (id string) {
 	}
 	n := b.newNode("nn", number)
 	b.layLink(n)
-	b.addDisk(n)
+	n.dir, n.disk = b.addDisk(n, n.id)
 	// Its disk and its link are undone before those that New made, and before
 	// what ends the other processes.
 	b.t.Cleanup(func() {

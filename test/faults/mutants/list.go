@@ -18,7 +18,7 @@ type Mutant struct {
 }
 
 // All returns the planted bugs.
-func All() []Mutant { return slices.Concat(ofDurability(), ofNameNodes()) }
+func All() []Mutant { return slices.Concat(ofDurability(), ofNameNodes(), ofDeletion()) }
 
 // ofDurability are bugs that lose what was acknowledged, or answer wrongly.
 func ofDurability() []Mutant {
@@ -152,12 +152,50 @@ func ofNameNodes() []Mutant {
 			},
 			Scenario: "TestMembershipChurn", Symptom: `a join that makes no sense|bad joins made`, Rounds: 1,
 		},
+	}
+}
+
+// ofDeletion are bugs in who may have chunks deleted, and when.
+func ofDeletion() []Mutant {
+	return []Mutant{
 		{
 			Name: "orders-of-any-term",
 			Edits: []Edit{
 				{File: "datanode/order.go", Old: "next.term < now", New: "next.term == 0 && now == 0"},
 				{File: "datanode/heartbeat.go", Old: "reply.Term < h.term", New: "reply.Term == 0 && h.term == 0"},
+				{File: "datanode/chunkstore/identity.go", Old: "case term < raised.Term:", New: "case term == 0 && raised.Term == 0:"},
 			},
+			Scenario: "TestOrdersOfAnEarlierTerm", Symptom: `could be read|lies on no DataNode`, Rounds: 1,
+		},
+		{
+			Name: "trims-without-asking-keepers",
+			Edits: []Edit{{
+				File: "datanode/trim.go",
+				Old:  "if err := t.confirm(ctx, wanted); err != nil {",
+				New:  "if err := fence(); err != nil {",
+			}},
+			Scenario: "TestRottenKeepers", Symptom: `could be read|lies on no DataNode|gave up waiting`, Rounds: 1,
+		},
+		{
+			Name: "reclaim-without-grace",
+			Edits: []Edit{{
+				File: "namenode/reclaim.go",
+				Old:  "reclaim.NewGrace(max(0, l.n.config.ReclaimGrace))",
+				New:  "reclaim.NewGrace(0)",
+			}},
+			Scenario: "TestSlowReaderOfDeletedFile", Symptom: `a slow reader of a file that was deleted got`, Rounds: 1,
+		},
+		{
+			Name: "chunks-of-open-uploads-are-garbage",
+			Edits: []Edit{
+				{File: "fsm/upload.go", Old: "return !open", New: "return open || !open"},
+				{
+					File: "fsm/node.go",
+					Old:  "changed.replicas, changed.damaged = replicas, replaced(c.damaged, n.num)\n\ts.chunks.Set(id, &changed)\n",
+					New:  "changed.replicas, changed.damaged = replicas, replaced(c.damaged, n.num)\n\ts.chunks.Set(id, &changed)\n\ts.settle(id, &changed)\n",
+				},
+			},
+			Scenario: "TestSpaceComesBack", Symptom: `a slow upload: `, Rounds: 1,
 		},
 	}
 }
