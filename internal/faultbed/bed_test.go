@@ -283,3 +283,29 @@ func TestAbandon(t *testing.T) {
 	_ = unix.Pause() // until the signal that kills it
 	t.Fatal("nobody killed it")
 }
+
+// TestPulledDisk: what is on a disk is not there while it is pulled, and is there
+// again when it is back. A broken one gives nothing.
+func TestPulledDisk(t *testing.T) {
+	Duration(t)
+	b := New(t, Options{NameNodes: 1, DataNodes: 1, DataDirs: 2, DataNodeDisk: Disk{Kind: Ext4, Size: 32 << 20}})
+	dirs := b.Dirs("dn1")
+	name := filepath.Join(dirs[1], "identity.json")
+	b.PullDisk("dn1")
+	if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file on a disk that was pulled: %v", err)
+	}
+	b.Kill("dn1")
+	b.PutBackDisk("dn1")
+	if _, err := os.Stat(name); err != nil {
+		t.Errorf("a file on a disk that was put back: %v", err)
+	}
+	b.BreakDisk("dn1")
+	if _, err := os.ReadFile(name); !errors.Is(err, syscall.EIO) {
+		t.Errorf("a file on a broken disk: %v", err)
+	}
+	if _, err := os.ReadFile(filepath.Join(dirs[0], "identity.json")); err != nil {
+		t.Errorf("the other disk: %v", err)
+	}
+	b.PutBackDisk("dn1")
+}

@@ -102,15 +102,16 @@ func (h *healing) untouched() {
 }
 
 // TestFlappingDataNode: a DataNode comes and goes, for a little less than what
-// makes it count as lost and for a little more. No chunk is copied more than
-// once for it, and no replica is given up that is needed when it goes again.
+// makes it count as lost and for a little more. As long as the leader stays, no
+// chunk is copied more than once for it: what is needed when it goes again is not
+// given up.
 func TestFlappingDataNode(t *testing.T) {
 	h := newHealing(t, 4, nil)
 	h.fill(faultbed.Count(t, "DFS_FAULT_CHUNKS", healChunks))
 	h.readOnly = true // what is written meanwhile needs copies, too
 	const flapper = "dn2"
 	held := len(h.chunkFiles(flapper))
-	leader, copiedBefore := h.b.Leader(), h.copies()
+	term, copiedBefore := h.term(), h.copies()
 	stop := h.traffic()
 	for range 2 {
 		h.b.Pause(flapper)
@@ -134,12 +135,24 @@ func TestFlappingDataNode(t *testing.T) {
 		t.Logf("cycle %d: it held %d chunks at first; %d copies, %d trims so far", cycle+1, held, h.copies()-copiedBefore, h.trims())
 	}
 	stop()
-	if copied := h.copies() - copiedBefore; copied > held {
-		t.Errorf("%d copies were made for %d chunks", copied, held)
+	// Who comes and goes is what a leader knows, and the next one does not. On a
+	// busy machine there may be a next one.
+	elections := int(h.term() - term)
+	if copied := h.copies() - copiedBefore; copied > held*(1+elections) {
+		t.Errorf("%d copies were made for %d chunks, with %d elections", copied, held, elections)
 	}
 	h.waitFsck("nothing is left over", clean)
-	t.Logf("%s led, and now %s", leader, h.b.Leader()) // which on a busy machine need not be the same
 	h.readAll()
+}
+
+// term returns that of the leader.
+func (h *healing) term() uint64 {
+	h.t.Helper()
+	reply, err := h.c.Leader(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return reply.Term
 }
 
 // trims sums up the replicas that DataNodes have given up because there were too
