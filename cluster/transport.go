@@ -15,7 +15,7 @@ const (
 	maxAppendEntries     = 256
 )
 
-// transport is raft's own, with two changes.
+// transport is raft's own, with three changes. One is in pipeline.go.
 //
 // Heartbeats take the same way as all other messages. Raft's fast path handles
 // them beside the main loop, where they can raise the term behind the back of
