@@ -18,7 +18,7 @@ func TestWhoIsToBeEmptied(t *testing.T) {
 		Kind: repair.Draining, Wanted: 2,
 		Live: []fsm.NodeNum{1, 2, 3}, Serving: []fsm.NodeNum{1}, Doomed: []fsm.NodeNum{2},
 	})
-	if !strings.HasPrefix(action, "dn3 is to be emptied; ") {
+	if !strings.HasPrefix(action, "it is to leave dn3; ") {
 		t.Errorf("%q", action)
 	}
 }

@@ -150,13 +150,23 @@ Try next:
 EOF
 }
 
+# started lists whom there is a pid file of: there may have been more nodes than
+# the environment says now.
+started() {
+  local file
+  for file in "$home"/[nd]n*.pid; do
+    [[ -e $file ]] && basename "$file" .pid
+  done
+  return 0
+}
+
 stop() {
   local id pid deadline
-  for id in $(ids); do
+  for id in $(started); do
     if pid=$(pid_of "$id"); then kill -TERM "$pid" 2>/dev/null || true; fi
   done
   deadline=$((SECONDS + patience))
-  for id in $(ids); do
+  for id in $(started); do
     while pid=$(pid_of "$id"); do
       if ((SECONDS >= deadline)); then
         echo "quorum.sh: $id does not end; killing it" >&2
