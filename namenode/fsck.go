@@ -172,7 +172,7 @@ func (d *describer) trimming(p *repair.Problem) string {
 	case repair.Unreported:
 		return "waiting for the report of " + names
 	case repair.Unsteady:
-		return "waiting until " + names + ", which has just come, has been up for a while"
+		return "waiting for a while, as " + names + " came up only just now"
 	}
 	return "a replica will be removed soon"
 }
@@ -181,6 +181,9 @@ func (d *describer) list(nums []fsm.NodeNum, conjunction string) string {
 	names := make([]string, len(nums))
 	for i, id := range d.locate.ids(nums) {
 		names[i] = string(id)
+	}
+	if last := len(names) - 1; last > 1 {
+		return strings.Join(names[:last], ", ") + conjunction + names[last]
 	}
 	return strings.Join(names, conjunction)
 }

@@ -280,7 +280,7 @@ func TestFsckSaysWhatIsMissing(t *testing.T) {
 		f.mute[id] = false
 		f.report(id, func(h *protocol.HeartbeatRequest) { h.Corrupt = []dfs.ChunkID{chunk} })
 	}
-	wait("no good replica is left: the damaged ones lie in the quarantine of dn1 and dn2 and dn3")
+	wait("no good replica is left: the damaged ones lie in the quarantine of dn1, dn2 and dn3")
 }
 
 // TestMassLossHoldsRepair cuts half of the nodes off: what has two replicas left
