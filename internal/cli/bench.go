@@ -61,16 +61,6 @@ func (f *benchFlags) plan() (bench.Plan, error) {
 	return bench.Plan{Concurrency: f.concurrency, Count: f.count, Duration: f.duration, WarmUp: f.warmUp}, nil
 }
 
-func (f *benchFlags) replicas() (*int, error) {
-	if f.replication == 0 {
-		return nil, nil
-	}
-	if err := dfs.CheckReplication(f.replication); err != nil {
-		return nil, usageErrorf("--replication: %s", err)
-	}
-	return &f.replication, nil
-}
-
 // measurement is one run of dfs bench.
 type measurement struct {
 	a       *app
@@ -89,6 +79,17 @@ func (m *measurement) run(ctx context.Context, name string, plan bench.Plan, wor
 	result.NameNodes, result.DataNodes = namesAfter.Since(names), dataAfter.Since(data)
 	m.results = append(m.results, result)
 	return result
+}
+
+// put stores files as the flags say.
+func (m *measurement) put() (bench.Work, error) {
+	if m.flags.replication == 0 {
+		return m.field.Put(int64(m.flags.size), nil), nil
+	}
+	if err := dfs.CheckReplication(m.flags.replication); err != nil {
+		return nil, usageErrorf("--replication: %s", err)
+	}
+	return m.field.Put(int64(m.flags.size), &m.flags.replication), nil
 }
 
 // measure prepares a place, lets steps measure there, cleans up, and prints.
@@ -127,11 +128,11 @@ func (a *app) benchPut() *cobra.Command {
 		Example: "  dfs bench put --size 1GiB\n  dfs bench put --size 1GiB --count 4 --concurrency 4",
 		Args:    cobra.NoArgs,
 		RunE: a.measure(&flags, func(ctx context.Context, m *measurement) error {
-			replicas, err := m.flags.replicas()
+			put, err := m.put()
 			if err != nil {
 				return err
 			}
-			m.run(ctx, "put", m.plan, m.field.Put(int64(m.flags.size), replicas))
+			m.run(ctx, "put", m.plan, put)
 			return nil
 		}),
 	}
@@ -149,12 +150,12 @@ func (a *app) benchGet() *cobra.Command {
 			"  dfs bench get --size 256MiB --count 32 --concurrency 8",
 		Args: cobra.NoArgs,
 		RunE: a.measure(&flags, func(ctx context.Context, m *measurement) error {
-			replicas, err := m.flags.replicas()
+			put, err := m.put()
 			if err != nil {
 				return err
 			}
 			stored := int64(m.plan.Concurrency)
-			if err := prepared(bench.Run(ctx, "prepare", bench.Plan{Concurrency: 1, Count: stored}, m.field.Put(int64(m.flags.size), replicas))); err != nil {
+			if err := prepared(bench.Run(ctx, "prepare", bench.Plan{Concurrency: 1, Count: stored}, put)); err != nil {
 				return err
 			}
 			m.run(ctx, "get", m.plan, m.field.Get(stored))
@@ -173,16 +174,16 @@ func (a *app) benchSmall() *cobra.Command {
 		Example: "  dfs bench small --size 4KiB --concurrency 16 --duration 10s",
 		Args:    cobra.NoArgs,
 		RunE: a.measure(&flags, func(ctx context.Context, m *measurement) error {
-			replicas, err := m.flags.replicas()
+			put, err := m.put()
 			if err != nil {
 				return err
 			}
-			put := m.run(ctx, "put small", m.plan, m.field.Put(int64(m.flags.size), replicas))
-			if put.Operations == 0 {
-				return prepared(put)
+			stored := m.run(ctx, "put small", m.plan, put)
+			if stored.Operations == 0 {
+				return prepared(stored)
 			}
 			// The files of the warm-up are there, too; those that failed are few.
-			m.run(ctx, "get small", m.plan, m.field.Get(put.Operations))
+			m.run(ctx, "get small", m.plan, m.field.Get(stored.Operations))
 			return nil
 		}),
 	}
