@@ -153,7 +153,9 @@ func (d *repairDuty) survey(now time.Time) {
 	view.Watched = d.watch.Holds(now)
 	view.Imbalance = d.imbalance(view)
 	d.mu.Unlock()
+	began := time.Now()
 	report := repair.Survey(view, surveyLimit, d.random)
+	took := time.Since(began)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.log(report)
@@ -163,8 +165,14 @@ func (d *repairDuty) survey(now time.Time) {
 	d.l.mu.Lock()
 	d.l.trims.Want(report.WantedOf)
 	d.l.mu.Unlock()
-	d.last = now
-	d.next = now.Add(max(surveyPause, surveyShare*time.Since(now)))
+	d.last, d.next = now, began.Add(surveyRest(took))
+}
+
+// surveyRest is how long after the beginning of a survey the next may begin,
+// when looking at all chunks took so long. Waiting for other members or for a
+// disk is no part of that: then the next one is needed all the sooner.
+func surveyRest(took time.Duration) time.Duration {
+	return min(max(surveyPause, surveyShare*took), surveyAnyway)
 }
 
 // plan puts orders down for the heartbeats of the DataNodes. Trims are planned
