@@ -30,7 +30,8 @@ faults: ## faults against real processes, as root in part; mixed ones for FAULT_
 	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -parallel 6 -timeout 30m -v ./internal/faultbed ./test/faults
 
 faults-long: ## everything of 'make faults' for longer, about an hour on two cores; needs root
-	DFS_FAULTS=$(FAULT_LONG_TIME) DFS_FAULT_ROUNDS=$(FAULT_ROUNDS) DFS_FAULT_KILLS=$(FAULT_LONG_KILLS) $(GO) test -count=1 -timeout 4h -v ./internal/faultbed ./test/faults
+	DFS_FAULTS=$(FAULT_LONG_TIME) DFS_FAULT_ROUNDS=$(FAULT_LONG_ROUNDS) DFS_FAULT_KILLS=$(FAULT_LONG_KILLS) DFS_FAULT_NAMES=100000 \
+	$(GO) test -count=1 -p 1 -parallel 6 -timeout 4h -v ./internal/faultbed ./test/faults
 
 powercut: ## FAULT_ROUNDS power cuts of a whole cluster; needs root
 	DFS_FAULTS=$(FAULT_TIME) DFS_FAULT_ROUNDS=$(FAULT_ROUNDS) $(GO) test -count=1 -timeout 3h -v -run '^TestPowerCut$$' ./test/faults

@@ -114,6 +114,7 @@ func (g *Group) watchRoom() {
 			g.logger.Error("the disk of the meta-dir is full; free some space")
 		case before && !now:
 			g.logger.Info("the disk of the meta-dir has room again")
+			handed = time.Time{} // a disk that fills up anew is another matter
 		}
 		if !r.full.Load() || !g.IsLeader() {
 			continue

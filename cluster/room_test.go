@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -103,6 +104,16 @@ func TestFullLeaderHandsOver(t *testing.T) {
 	}
 	full.Store(dfs.NodeID(""))
 	waitUntil(t, "there is room again", func() bool { return leader.Room() == nil })
+
+	// The same again, sooner than a handover that was in vain would be repeated.
+	waitUntil(t, "the first one leads again", func() bool { return next.Transfer(t.Context(), leader.cfg.ID) == nil || leader.IsLeader() })
+	leaderOf(t, nodes...)
+	again := time.Now()
+	full.Store(leader.cfg.ID)
+	waitUntil(t, "the full leader to hand over again", func() bool { return !leader.IsLeader() && leader.Room() != nil })
+	if since := time.Since(again); since >= handoverPeriod {
+		t.Errorf("it led for another %s", since)
+	}
 }
 
 func TestFullAndAlone(t *testing.T) {

@@ -162,7 +162,7 @@ func (n *NameNode) joinCluster(c *call) (reply, error) {
 	}
 	joiner, err := n.group.Probe(c.Context(), command.RaftAddr)
 	if err != nil {
-		return reply{}, err
+		return reply{}, nobodyThere(&command, err)
 	}
 	// Join refuses a stranger itself. Before that, the instance of the right one
 	// is noted, and the meta-dir of a member that was removed refused.
@@ -176,6 +176,15 @@ func (n *NameNode) joinCluster(c *call) (reply, error) {
 		return reply{}, err
 	}
 	return reply{http.StatusOK, protocol.Empty{}}, nil
+}
+
+// nobodyThere is the answer when the NameNode that is to be let in cannot be
+// reached. To ask again and again would not help.
+func nobodyThere(member *fsm.SetMember, err error) error {
+	if dfs.CodeOf(err) != dfs.Unavailable {
+		return err
+	}
+	return final{dfs.Errorf(dfs.Unavailable, "%s cannot be let in: start it with -join first, at an address that the other NameNodes can reach: %w", member.ID, err)}
 }
 
 // removeMember removes a NameNode for good. The leader hands leadership over

@@ -129,6 +129,7 @@ func TestBadInput(t *testing.T) {
 		{"bad member ID", "POST", "/cluster/remove", `{"id":"../nn"}`, 400, dfs.Invalid, "not a node ID"},
 		{"remove of a stranger", "POST", "/cluster/remove", `{"id":"nn9"}`, 404, dfs.NotFound, "nn9"},
 		{"join with a bad address", "POST", "/cluster/join", `{"id":"nn2","raft_addr":"nowhere","url":"http://localhost:1"}`, 400, dfs.Invalid, "not an address"},
+		{"join of nobody", "POST", "/cluster/join", `{"id":"nn2","raft_addr":"127.0.0.1:1","url":"http://localhost:1"}`, 503, dfs.Unavailable, "start it with -join first"},
 		{"join with a bad URL", "POST", "/cluster/join", `{"id":"nn2","raft_addr":"localhost:1","url":"ftp://x"}`, 400, dfs.Invalid, "not the address"},
 		{"commit of nothing known", "POST", "/uploads/00000000000000aa/commit", `{"chunks":[]}`, 404, dfs.NotFound, "no upload"},
 		{"bad upload ID", "POST", "/uploads/7/commit", `{"chunks":[]}`, 400, dfs.Invalid, "not an upload ID"},
@@ -154,6 +155,10 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("got %d %s %q\nwant %d %s with %q", status, failure.Code, failure.Message, test.status, test.code, test.says)
 			}
 		})
+	}
+	nobody := []byte(`{"id":"nn2","raft_addr":"127.0.0.1:1","url":"http://localhost:1"}`)
+	if response, _ := n.raw(http.MethodPost, "/cluster/join", nobody); response.Header.Get("Retry-After") != "" {
+		t.Error("who asks for what cannot be is told to ask again")
 	}
 	headers := []struct {
 		name, header, value string

@@ -215,10 +215,15 @@ func TestSilentDataNodes(t *testing.T) {
 func TestUnwritableDataNode(t *testing.T) {
 	n := single(t)
 	nodes := register(t, n, "dn1", "dn2", "dn3")
-	nodes["dn2"].beat(n, func(h *protocol.HeartbeatRequest) { h.Unwritable = true })
+	nodes["dn2"].beat(n, func(h *protocol.HeartbeatRequest) { h.Unwritable, h.Free = true, 0 })
 	nodes["dn3"].beat(n, func(h *protocol.HeartbeatRequest) { h.Free = 100 })
 	status, failure := n.call(http.MethodPost, "/files", `{"path":"/f","num_chunks":1}`, nil)
 	if status != http.StatusInsufficientStorage || failure.Code != dfs.NoSpace {
 		t.Fatalf("%d %+v", status, failure)
+	}
+	nodes["dn2"].beat(n, func(h *protocol.HeartbeatRequest) { h.Unwritable = true }) // it has not read its directories yet
+	response, _ := n.raw(http.MethodPost, "/files", []byte(`{"path":"/f","num_chunks":1}`))
+	if response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" {
+		t.Fatalf("one that starts is not waited for: %d %v", response.StatusCode, response.Header)
 	}
 }

@@ -2,6 +2,7 @@ package namenode
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"sync"
@@ -89,7 +90,11 @@ func (n *NameNode) place(ctx context.Context, request placement.Request, explici
 		}
 		if request.Chunks > 0 {
 			var failed error
-			if targets, failed = l.place(request); failed != nil {
+			targets, failed = l.place(request)
+			if errors.Is(failed, placement.ErrNotReady) {
+				return failed // it passes
+			}
+			if failed != nil {
 				return final{failed}
 			}
 		}

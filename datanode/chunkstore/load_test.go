@@ -162,8 +162,13 @@ func TestDirectoryGoesWhileLoading(t *testing.T) {
 	mine.Volume = mine.Instance
 	writeIdentity(t, c.Dirs[1], mine)
 	s.Probe()
+	checkCode(t, s.Writable(), dfs.Unavailable)
+	if space, err := s.Space(); err != nil || space.Free == 0 {
+		t.Errorf("while the directories are being read: %+v, %v", space, err)
+	}
 	close(goOn)
 	checkCode(t, s.WaitLoaded(t.Context()), "")
+	<-s.Urgent() // that it can be used is news
 	checkAll(t, s, where, c.Dirs[0], c.Dirs[2])
 	if r := s.Report(1000); len(r.Added)+len(r.Removed)+len(r.Corrupt) > 0 || r.Count != s.Totals().Count {
 		t.Errorf("reported %+v", r)

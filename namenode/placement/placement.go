@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -28,10 +29,15 @@ type Request struct {
 	Exclude     []dfs.NodeID
 }
 
+// ErrNotReady is the cause of a refusal that is over when DataNodes have read
+// their directories.
+var ErrNotReady = errors.New("DataNodes are not ready")
+
 // Plan returns for each chunk the numbers of its nodes, in pipeline order: as
 // many as the replication asks for, or as there are, but never fewer than
 // dfs.MinReplicas. When that cannot be done the error says why and what to do:
-// Unavailable for too few nodes, NoSpace for too little room.
+// Unavailable for too few nodes, with the cause ErrNotReady when there will be
+// enough soon, NoSpace for too little room.
 func Plan(nodes []Node, request Request, random *rand.Rand) ([][]uint32, error) {
 	if err := feasible(nodes, request); err != nil {
 		return nil, err
@@ -46,6 +52,9 @@ func Plan(nodes []Node, request Request, random *rand.Rand) ([][]uint32, error) 
 	for range request.Chunks {
 		targets := planner.next()
 		if len(targets) < dfs.MinReplicas(request.Replication) {
+			if waiting := notReady(nodes, request); waiting > 0 {
+				return nil, awaiting(waiting)
+			}
 			return nil, noRoom(len(planner.nodes), request)
 		}
 		plan = append(plan, targets)
@@ -58,6 +67,10 @@ func (r *Request) excluded(n *Node) bool { return slices.Contains(r.Exclude, n.I
 func (r *Request) usable(n *Node) bool {
 	return n.Live && n.Serving && n.Writable && !r.excluded(n) && n.room() >= r.ChunkSize
 }
+
+// ready tells whether the node takes chunks for which it has room. One that has
+// room and takes none is reading its directories, as after a start.
+func (r *Request) ready(n *Node) bool { return n.Writable || n.room() < r.ChunkSize }
 
 // room is the free space that is not spoken for.
 func (n *Node) room() int64 { return n.Free - n.InFlight }
@@ -81,10 +94,31 @@ func feasible(nodes []Node, request Request) error {
 	switch {
 	case usable >= needed:
 		return nil
+	case usable+notReady(nodes, request) >= needed:
+		return awaiting(notReady(nodes, request))
 	case live >= needed:
 		return dfs.Errorf(dfs.NoSpace, "%s live, but only %d can take a chunk of %d bytes and %d are needed: delete files or add a DataNode", are(live), usable, request.ChunkSize, needed)
 	}
 	return tooFew(live, excluded, needed, request.Replication)
+}
+
+// notReady counts the nodes that may be usable soon.
+func notReady(nodes []Node, request Request) int {
+	count := 0
+	for i := range nodes {
+		if n := &nodes[i]; n.Live && n.Serving && !request.excluded(n) && !request.ready(n) {
+			count++
+		}
+	}
+	return count
+}
+
+func awaiting(count int) error {
+	return &dfs.Error{
+		Code:    dfs.Unavailable,
+		Message: fmt.Sprintf("%s live but not ready for new chunks yet, as after a start; try again in a moment", are(count)),
+		Cause:   ErrNotReady,
+	}
 }
 
 func tooFew(live, excluded, needed, replication int) error {

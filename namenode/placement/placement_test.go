@@ -1,6 +1,7 @@
 package placement_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -58,7 +59,11 @@ func TestPlanRefusals(t *testing.T) {
 			"1 DataNode is live (1 more could not be reached by you), 2 are needed"},
 		{"full", []placement.Node{node(1), node(2, full), node(3, full)}, 3, nil, dfs.NoSpace,
 			"3 DataNodes are live, but only 1 can take a chunk of 4194304 bytes and 2 are needed"},
-		{"unwritable", []placement.Node{node(1), node(2, unwritable)}, 3, nil, dfs.NoSpace, "only 1 can take"},
+		{"unwritable and full", []placement.Node{node(1), node(2, unwritable, full)}, 3, nil, dfs.NoSpace, "only 1 can take"},
+		{"just started", []placement.Node{node(1), node(2, unwritable), node(3, full)}, 3, nil, dfs.Unavailable,
+			"1 DataNode is live but not ready for new chunks"},
+		{"all just started", []placement.Node{node(1, unwritable), node(2, unwritable)}, 3, nil, dfs.Unavailable, "2 DataNodes are live but not ready"},
+		{"too few, one just started", []placement.Node{node(1, unwritable)}, 3, nil, dfs.Unavailable, "1 DataNode is live, 2 are needed"},
 		{"spoken for", []placement.Node{node(1), node(2, free(8*mib), inFlight(5*mib))}, 3, nil, dfs.NoSpace, "only 1 can take"},
 	}
 	for _, test := range tests {
@@ -82,6 +87,9 @@ func TestPlanRunsOutOfRoom(t *testing.T) {
 	request.Chunks = 6
 	if _, err := placement.Plan(nodes, request, source()); dfs.CodeOf(err) != dfs.NoSpace {
 		t.Fatalf("six chunks: got %v, want no_space", err)
+	}
+	if _, err := placement.Plan(append(nodes, node(4, unwritable)), request, source()); !errors.Is(err, placement.ErrNotReady) {
+		t.Fatalf("six chunks, and a node that starts: %v", err)
 	}
 	if nodes[0].InFlight != 0 {
 		t.Fatal("Plan changed the caller's nodes")

@@ -148,7 +148,7 @@ func ofNameNodes() []Mutant {
 			Name: "join-without-looking",
 			Edits: []Edit{
 				{File: "cluster/members.go", Old: "return nil, err\n\t\t}\n\t\treturn func() raft.Future {\n\t\t\treturn g.raft.AddNonvoter(raft.ServerID(id)", New: "g.logger.Debug(\"nobody is there\", \"error\", err)\n\t\t}\n\t\treturn func() raft.Future {\n\t\t\treturn g.raft.AddNonvoter(raft.ServerID(id)"},
-				{File: "namenode/members.go", Old: "joiner, err := n.group.Probe(c.Context(), command.RaftAddr)\n\tif err != nil {\n\t\treturn reply{}, err\n\t}", New: "joiner, err := n.group.Probe(c.Context(), command.RaftAddr)\n\tif err != nil {\n\t\tn.logger.Debug(\"nobody is there\", \"error\", err)\n\t}"},
+				{File: "namenode/members.go", Old: "joiner, err := n.group.Probe(c.Context(), command.RaftAddr)\n\tif err != nil {\n\t\treturn reply{}, nobodyThere(&command, err)\n\t}", New: "joiner, err := n.group.Probe(c.Context(), command.RaftAddr)\n\tif err != nil {\n\t\tn.logger.Debug(\"nobody is there\", \"error\", nobodyThere(&command, err))\n\t}"},
 			},
 			Scenario: "TestMembershipChurn", Symptom: `a join that makes no sense|bad joins made`, Rounds: 1,
 		},
