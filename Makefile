@@ -2,8 +2,9 @@
 GO ?= go
 FUZZTIME ?= 20000x
 FAULT_TIME ?= $(or $(CHAOS_TIME),20s)
-FAULT_LONG_TIME ?= 10m
-FAULT_LONG_KILLS ?= 100
+FAULT_LONG_TIME ?= 3m
+FAULT_LONG_ROUNDS ?= 20
+FAULT_LONG_KILLS ?= 200
 FAULT_ROUNDS ?= 50
 FAULT_MUTANTS ?= all
 
@@ -29,7 +30,7 @@ fuzz: ## each fuzz target for FUZZTIME: a count (20000x) or a time (3m)
 faults: ## faults against real processes, as root in part; mixed ones for FAULT_TIME
 	DFS_FAULTS=$(FAULT_TIME) $(GO) test -count=1 -parallel 6 -timeout 30m -v ./internal/faultbed ./test/faults
 
-faults-long: ## everything of 'make faults' for longer, about an hour on two cores; needs root
+faults-long: ## everything of 'make faults' for longer, about 35 minutes on two cores; needs root
 	DFS_FAULTS=$(FAULT_LONG_TIME) DFS_FAULT_ROUNDS=$(FAULT_LONG_ROUNDS) DFS_FAULT_KILLS=$(FAULT_LONG_KILLS) DFS_FAULT_NAMES=100000 \
 	$(GO) test -count=1 -p 1 -parallel 6 -timeout 4h -v ./internal/faultbed ./test/faults
 
