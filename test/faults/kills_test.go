@@ -81,7 +81,7 @@ func TestMixedFaults(t *testing.T) {
 	b := faultbed.New(t, faultbed.Options{NameNodes: 3, DataNodes: 4, NameNodeFlags: quickSnapshots})
 	c := b.Client()
 	l := newLedger(t, b)
-	work := newLoad(t, c, l, random, "mixed", 3, 2<<20)
+	work := newLoad(t, c, l, random, "mixed", 3, 4*chunkSize)
 	work.start(t.Context())
 	faults := make(map[string]int)
 	for end := time.Now().Add(length); time.Now().Before(end); {
