@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"testing"
 	"time"
 
@@ -45,6 +46,8 @@ func FuzzApply(f *testing.F) {
 }
 
 // FuzzDecodeEntry: what can be decoded can be encoded, and comes back the same.
+// It costs no more memory than it is long, many times over, whatever lengths it
+// speaks of.
 func FuzzDecodeEntry(f *testing.F) {
 	for _, c := range everyCommand(f) {
 		f.Add(Encode(c, "request", epoch))
@@ -53,7 +56,11 @@ func FuzzDecodeEntry(f *testing.F) {
 	f.Add([]byte{entryFormat})
 	f.Add([]byte{entryFormat + 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
+		before := memoryTaken()
 		e, err := decodeEntry(data)
+		if cost := memoryTaken() - before; cost > uint64(len(data))<<10+1<<20 {
+			t.Fatalf("%d bytes cost %d", len(data), cost)
+		}
 		if err != nil {
 			return
 		}
@@ -62,6 +69,12 @@ func FuzzDecodeEntry(f *testing.F) {
 			t.Fatalf("%+v came back as %+v, %v", e, again, err)
 		}
 	})
+}
+
+func memoryTaken() uint64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.TotalAlloc
 }
 
 // FuzzReadSnapshot: an arbitrary stream is an error or a state.
