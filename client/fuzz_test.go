@@ -20,10 +20,11 @@ import (
 // blocks of a chunk and no longer than a chunk may be.
 func FuzzFileAnswer(f *testing.F) {
 	const target = `"locations":[{"id":"dn1","url":"http://dn1:9000"}]`
-	f.Add([]byte(`{"path":"/a","type":"file","size":100010,"chunks":[{"id":"0000000000000001","size":100000,"crc32c":"e3069283",`+target+`},{"id":"0000000000000002","size":10,"crc32c":"00000000",`+target+`}]}`), int64(7), int64(100005))
+	f.Add([]byte(`{"path":"/a","type":"file","size":100010,"chunks":[{"id":"0000000000000001","size":100000,"crc32c":"e3069283",`+target+`},{"id":"0000000000000002","size":10,"crc32c":"00000000",`+target+`}]}`), int64(7), int64(99998))
 	f.Add([]byte(`{"path":"/a","type":"file","size":0,"chunks":null}`), int64(0), int64(0))
 	f.Add([]byte(`{"path":"/a","type":"directory","size":5}`), int64(0), int64(5))
 	f.Add([]byte(`{"size":5,"chunks":[{"size":6},{"size":-1}]}`), int64(0), int64(5))
+	f.Add([]byte(`{"size":5,"chunks":[{"size":6}]}`), int64(0), int64(5))
 	f.Add([]byte(`{"size":67108865,"chunks":[{"size":67108865}]}`), int64(0), int64(5))
 	f.Add([]byte(`{"size":-9223372036854775808,"chunks":[{"size":9223372036854775807},{"size":1}]}`), int64(0), int64(5))
 	f.Fuzz(func(t *testing.T, data []byte, from, to int64) {
@@ -37,7 +38,11 @@ func FuzzFileAnswer(f *testing.F) {
 			}
 			return
 		}
-		if file.Size < 0 || file.Type == protocol.TypeDirectory || file.Size > int64(len(file.Chunks))*dfs.MaxChunkSize {
+		var size int64
+		for _, chunk := range file.Chunks {
+			size += chunk.Size
+		}
+		if file.Size < 0 || file.Type == protocol.TypeDirectory || file.Size != size || size > int64(len(file.Chunks))*dfs.MaxChunkSize {
 			t.Fatalf("%+v is to be read", file)
 		}
 		if file.Size == 0 {
@@ -119,6 +124,9 @@ func FuzzChunkAnswer(f *testing.F) {
 		f.Add(byte(i), 200, "", sums, int64(-1), byte(1), int64(0), chunk.Size, 70000, byte(1))
 		f.Add(byte(i), 206, place, sums, int64(-1), byte(2), p.start, p.end, 0, byte(0))
 	}
+	forged := slices.Clone(blocks) // right for what is sent, and not for the chunk
+	forged[0] = dfs.ChecksumOf(append([]byte{content[0] ^ 1}, content[1:dfs.BlockSize]...))
+	f.Add(byte(1), 206, "bytes 0-65535/147000", protocol.FormatBlocks(forged), int64(-1), byte(0), int64(0), int64(dfs.BlockSize), 0, byte(1))
 	f.Add(byte(1), 206, "bytes 0-65535/147000", "AAAA", int64(0), byte(0), int64(0), int64(9), 0, byte(0))
 	f.Add(byte(0), 404, "", "", int64(-1), byte(3), int64(0), int64(0), 0, byte(0))
 	f.Fuzz(func(t *testing.T, which byte, status int, place, sums string, length int64, tail byte, from, to int64, spoilt int, by byte) {

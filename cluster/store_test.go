@@ -308,6 +308,7 @@ func FuzzLogRecord(f *testing.F) {
 	} {
 		sealed := seal(l)
 		f.Add(l.Index, l.Index, l.Term, byte(l.Type), sealed.Data, l.Extensions)
+		f.Add(l.Index+1, l.Index, l.Term, byte(l.Type), sealed.Data, l.Extensions)
 		f.Add(l.Index, l.Index+1, l.Term, byte(l.Type), sealed.Data, l.Extensions)
 		f.Add(l.Index, l.Index, l.Term, byte(l.Type), l.Data, l.Extensions)
 	}

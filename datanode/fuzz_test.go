@@ -43,6 +43,7 @@ func FuzzHeartbeatReply(f *testing.F) {
 		head + `{"kind":"delete","chunks":["0000000000000001","0000000000000009"]},{"kind":"delete","chunks":[]}]}`,
 		head + `{"kind":"verify","chunk":"0000000000000002"},{"kind":"verify","chunk":"0000000000000003","size":5,"crc32c":"00000000"}]}`,
 		head + trim + `,"keepers":[{"id":"dn2","url":"http://dn2:9000"}],"keep":1}]}`,
+		head + trim + `,"keepers":[{"id":"dn2"}],"keep":0},` + trim + `,"keepers":[{"id":"dn2"}],"keep":2}]}`,
 		head + trim + `,"keepers":[{"id":"dn1","url":"http://dn1:9000"}],"keep":0},{"kind":"shred"}]}`,
 		head + `{"kind":"copy","chunk":"0000000000000004","size":4,"crc32c":"` + sum + `","sources":[{"id":"dn2","url":"http://dn2:9000"},{"id":"dn3"}]}]}`,
 		`{"interval_ms":9223372036854775807}`,
@@ -50,7 +51,7 @@ func FuzzHeartbeatReply(f *testing.F) {
 		f.Add(byte(1), []byte(seed))
 		f.Add(byte(2), []byte(seed))
 	}
-	f.Add(byte(0), []byte(head+`{"kind":"delete","chunks":["0000000000000001"]}]}`))
+	f.Add(byte(0), []byte(head+`{"kind":"delete","chunks":["0000000000000001"]}],"nodes":[{"id":"dn2","url":"http://dn2:9000"}]}`))
 	_, _, st := newTestHeartbeater(f)
 	if err := errors.Join(st.SetClusterID(clusterA), st.RaiseTerm(1)); err != nil {
 		f.Fatal(err)

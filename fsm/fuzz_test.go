@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -53,6 +54,10 @@ func FuzzDecodeEntry(f *testing.F) {
 		f.Add(Encode(c, "request", epoch))
 	}
 	f.Add([]byte{})
+	for _, c := range []Command{&Heartbeats{}, &ExpireUploads{}, &SetLiveness{}} { // that say they are long
+		short := Encode(c, "", epoch)
+		f.Add(binary.AppendUvarint(short[:len(short)-1], 1<<20))
+	}
 	f.Add([]byte{entryFormat})
 	f.Add([]byte{entryFormat + 1})
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -35,6 +35,7 @@ func FuzzAnswer(f *testing.F) {
 	seed(200, members, id, applied, protocol.HeaderClusterID+": "+other)
 	seed(200, members, id, protocol.HeaderClusterID+": "+here)
 	seed(200, `{"members":[`, id, applied)
+	seed(200, `{"node_id":"nn9","term":"three"}`, id, applied)
 	seed(307, `{"error":{"code":"not_leader","message":"x"}}`, id, applied, protocol.HeaderLeader+": http://nn2:8000", "Location: http://nn2:8000/leader")
 	seed(307, "", "Location: http://[::1]:9/x?y")
 	seed(503, `{"error":{"code":"unavailable","message":"x"}}`, id, applied, "Retry-After: 1")
