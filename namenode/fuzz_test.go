@@ -260,7 +260,8 @@ func fuzzedRoutes() (routes []protocol.Route) {
 }
 
 // FuzzRequest lets a leading NameNode answer arbitrary requests. It is never at
-// fault; its answers are JSON, and pages and files in them add up; a change
+// fault, and puts nothing into the log that cannot be read; its answers are JSON,
+// and pages and files in them add up; a change
 // that is asked for again with the same request ID is answered the same; and
 // the state that comes of it all can be written and read.
 func FuzzRequest(f *testing.F) {
@@ -339,6 +340,9 @@ func checkAnswer(t *testing.T, route protocol.Route, query string, w *httptest.R
 			if route != protocol.Ready && route != protocol.Health {
 				t.Fatalf("%d %s", w.Code, w.Body)
 			}
+		}
+		if strings.Contains(reply.Error.Message, "malformed log entry") {
+			t.Fatalf("what the state machine cannot read was put into the log: %s", reply.Error.Message)
 		}
 		return
 	case !json.Valid(w.Body.Bytes()):
