@@ -2,8 +2,12 @@ package cluster
 
 import (
 	"bytes"
+	"net"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -153,4 +157,65 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: status %d, %q", c.name, got, reason)
 		}
 	}
+}
+
+// scriptedConn is a connection whose other side says in and nothing more.
+type scriptedConn struct {
+	net.Conn
+	in  *bytes.Reader
+	out bytes.Buffer
+}
+
+func (c *scriptedConn) Read(p []byte) (int, error)  { return c.in.Read(p) }
+func (c *scriptedConn) Write(p []byte) (int, error) { return c.out.Write(p) }
+func (c *scriptedConn) SetDeadline(time.Time) error { return nil }
+func (c *scriptedConn) RemoteAddr() net.Addr        { return advertisedAddr("there:1") }
+
+// FuzzGreet lets anybody connect to the Raft port. Only who says to be another
+// member of the same cluster, and means this node, gets through to raft, and not
+// a byte of what follows is taken away; whoever sends a frame gets an answer that
+// can be read.
+func FuzzGreet(f *testing.F) {
+	f.Add(append(hello{kind: kindRaft, cluster: clusterA, id: "nn1", instance: "i1", expected: "nn2"}.marshal(), "raft"...), true)
+	f.Add(hello{kind: kindProbe, id: "nn1"}.marshal(), true)
+	f.Add(hello{kind: kindRaft, cluster: clusterB, id: "nn1"}.marshal(), true)
+	f.Add(hello{kind: kindRaft, cluster: clusterA, id: "nn2"}.marshal(), true)
+	f.Add(hello{kind: kindRaft, cluster: clusterA, id: "nn1"}.marshal(), false)
+	f.Add([]byte("DFSR\x01\x00\x01x"), true)
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), true)
+	f.Fuzz(func(t *testing.T, data []byte, ready bool) {
+		contacted := false
+		s := &stream{logger: hclog.NewNullLogger(), contact: func(dfs.ClusterID) { contacted = true }}
+		s.self = func() identity {
+			return identity{PeerInfo: PeerInfo{ID: "nn2", Instance: "i2", ClusterID: clusterA}, ready: ready}
+		}
+		conn := &scriptedConn{in: bytes.NewReader(data)}
+		through := s.greet(conn)
+		body, err := readFrame(bytes.NewReader(data))
+		if err != nil {
+			if through || conn.out.Len() > 0 {
+				t.Fatalf("%x was answered with %x, and let through: %t", data, conn.out.Bytes(), through)
+			}
+			return
+		}
+		answer, err := readFrame(&conn.out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := parseWelcome(answer)
+		if err != nil || w.info.ID != "nn2" || conn.out.Len() > 0 {
+			t.Fatalf("%x was answered with %+v, %v", data, w, err)
+		}
+		h, err := parseHello(body)
+		meant := err == nil && h.kind == kindRaft && h.id != "nn2" && (h.cluster == "" || h.cluster == clusterA) && (h.expected == "" || h.expected == "nn2")
+		if through != (meant && ready) || through != (w.status == statusOK && h.kind == kindRaft) {
+			t.Fatalf("%+v was let through: %t, %+v", h, through, w)
+		}
+		if contacted && (ready || h.cluster != clusterA) {
+			t.Fatalf("%+v counts as a contact", h)
+		}
+		if conn.in.Len() != len(data)-frameHeader-len(body) {
+			t.Fatalf("of %d bytes, %d are left for raft", len(data), conn.in.Len())
+		}
+	})
 }

@@ -297,3 +297,45 @@ func TestSnapshotWithoutLog(t *testing.T) {
 		}
 	}
 }
+
+// FuzzLogRecord reads an entry of the Raft log from a disk that may have
+// changed anything in it: what is accepted is what was sealed, and what was
+// sealed is accepted.
+func FuzzLogRecord(f *testing.F) {
+	for _, l := range []*raft.Log{
+		{Index: 7, Term: 2, Type: raft.LogCommand, Data: []byte("data"), Extensions: []byte("x")},
+		{Index: 1, Type: raft.LogNoop},
+	} {
+		sealed := seal(l)
+		f.Add(l.Index, l.Index, l.Term, byte(l.Type), sealed.Data, l.Extensions)
+		f.Add(l.Index+1, l.Index, l.Term, byte(l.Type), sealed.Data, l.Extensions)
+		f.Add(l.Index, l.Index+1, l.Term, byte(l.Type), sealed.Data, l.Extensions)
+		f.Add(l.Index, l.Index, l.Term, byte(l.Type), l.Data, l.Extensions)
+	}
+	f.Fuzz(func(t *testing.T, wanted, index, term uint64, kind byte, data, extensions []byte) {
+		found := raft.Log{Index: index, Term: term, Type: raft.LogType(kind), Data: bytes.Clone(data), Extensions: extensions}
+		if unseal(wanted, &found) == nil {
+			if again := seal(&found); found.Index != wanted || !bytes.Equal(again.Data, data) {
+				t.Fatalf("%x of entry %d was read as %x of %d", data, wanted, found.Data, found.Index)
+			}
+		}
+		written := raft.Log{Index: index, Term: term, Type: raft.LogType(kind), Data: data, Extensions: extensions}
+		read := *seal(&written)
+		if err := unseal(index, &read); err != nil || !bytes.Equal(read.Data, data) || cap(read.Data) != len(data) {
+			t.Fatalf("%x came back as %x, %v", data, read.Data, err)
+		}
+		for _, spoil := range []func(*raft.Log){
+			func(l *raft.Log) { l.Index ^= 1 },
+			func(l *raft.Log) { l.Term ^= 1 << 63 },
+			func(l *raft.Log) { l.Type ^= 1 },
+			func(l *raft.Log) { l.Data[len(l.Data)/2] ^= 0x80 },
+			func(l *raft.Log) { l.Data = l.Data[:checksumSize-1] },
+		} {
+			spoilt := *seal(&written)
+			spoil(&spoilt)
+			if unseal(index, &spoilt) == nil {
+				t.Fatalf("%+v is accepted", spoilt)
+			}
+		}
+	})
+}

@@ -60,7 +60,7 @@ func inventoryWanted(int, protocol.HeartbeatRequest) (protocol.HeartbeatReply, e
 	return protocol.HeartbeatReply{ClusterID: clusterA, Term: 3, WantInventory: true}, nil
 }
 
-func newTestHeartbeater(t *testing.T) (*heartbeater, *script, *chunkstore.Store) {
+func newTestHeartbeater(t testing.TB) (*heartbeater, *script, *chunkstore.Store) {
 	t.Helper()
 	store, err := chunkstore.Open(chunkstore.Config{Dirs: []string{t.TempDir()}, NodeID: "dn1", Reserve: 1})
 	if err != nil {
@@ -77,7 +77,7 @@ func newTestHeartbeater(t *testing.T) (*heartbeater, *script, *chunkstore.Store)
 }
 
 // awaitLoaded waits until a store can be used.
-func awaitLoaded(t *testing.T, store *chunkstore.Store) {
+func awaitLoaded(t testing.TB, store *chunkstore.Store) {
 	t.Helper()
 	if err := store.WaitLoaded(t.Context()); err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func awaitLoaded(t *testing.T, store *chunkstore.Store) {
 	<-store.Urgent() // that it is loaded is news
 }
 
-func heartbeaterOn(t *testing.T, store *chunkstore.Store) (*heartbeater, *script) {
+func heartbeaterOn(t testing.TB, store *chunkstore.Store) (*heartbeater, *script) {
 	t.Helper()
 	s := &script{answer: yes}
 	config, err := Config{ID: "dn1", DataDirs: []string{"x"}, NameNodes: []string{"http://nn:8000"}, Limits: Limits{ReportSize: 3}}.complete()
@@ -111,7 +111,7 @@ func checkMetric(t *testing.T, m *metrics, line string) {
 	}
 }
 
-func store(t *testing.T, s *chunkstore.Store, ids ...dfs.ChunkID) {
+func store(t testing.TB, s *chunkstore.Store, ids ...dfs.ChunkID) {
 	t.Helper()
 	for _, id := range ids {
 		w, err := s.Create(id, 4)

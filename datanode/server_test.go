@@ -20,7 +20,7 @@ import (
 	"github.com/dfs-go/dfs-go/internal/stall"
 )
 
-func newTestServer(t *testing.T) (*server, *chunkstore.Store) {
+func newTestServer(t testing.TB) (*server, *chunkstore.Store) {
 	t.Helper()
 	h, _, st := newTestHeartbeater(t)
 	config, err := Config{ID: "dn1", DataDirs: []string{"x"}, NameNodes: []string{"http://nn:8000"}}.complete()

@@ -2,8 +2,11 @@ package fsm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"testing"
 	"time"
 
@@ -44,15 +47,25 @@ func FuzzApply(f *testing.F) {
 }
 
 // FuzzDecodeEntry: what can be decoded can be encoded, and comes back the same.
+// It costs no more memory than it is long, many times over, whatever lengths it
+// speaks of.
 func FuzzDecodeEntry(f *testing.F) {
 	for _, c := range everyCommand(f) {
 		f.Add(Encode(c, "request", epoch))
 	}
 	f.Add([]byte{})
+	for _, c := range []Command{&Heartbeats{}, &ExpireUploads{}, &SetLiveness{}} { // that say they are long
+		short := Encode(c, "", epoch)
+		f.Add(binary.AppendUvarint(short[:len(short)-1], 1<<20))
+	}
 	f.Add([]byte{entryFormat})
 	f.Add([]byte{entryFormat + 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
+		before := memoryTaken()
 		e, err := decodeEntry(data)
+		if cost := memoryTaken() - before; cost > uint64(len(data))<<10+1<<20 {
+			t.Fatalf("%d bytes cost %d", len(data), cost)
+		}
 		if err != nil {
 			return
 		}
@@ -61,6 +74,12 @@ func FuzzDecodeEntry(f *testing.F) {
 			t.Fatalf("%+v came back as %+v, %v", e, again, err)
 		}
 	})
+}
+
+func memoryTaken() uint64 {
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.TotalAlloc
 }
 
 // FuzzReadSnapshot: an arbitrary stream is an error or a state.
@@ -125,4 +144,68 @@ func bothWritten(s *State) error {
 		return err
 	}
 	return s.WriteNodes(&sink)
+}
+
+// FuzzApplySequence: many entries, one after the other, such as a leader would
+// propose and such as none would; the input makes all choices. A machine that is
+// restored from its own snapshot on the way answers as the one that is not, and
+// ends as the same.
+func FuzzApplySequence(f *testing.F) {
+	for seed := range byte(8) {
+		choices := make([]byte, 1<<10)
+		_, _ = rand.NewChaCha8([32]byte{seed}).Read(choices) // never fails
+		f.Add(seed%2 == 0, choices)
+	}
+	busy := snapshotOf(f, busyRig(f).m.Freeze())
+	f.Fuzz(func(t *testing.T, fromBusy bool, choices []byte) {
+		straight, broken := New(nil), New(nil)
+		if fromBusy {
+			for _, m := range []*Machine{straight, broken} {
+				state, err := ReadSnapshot(bytes.NewReader(busy))
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.Replace(state)
+			}
+		}
+		source := &choiceSource{left: choices}
+		d := &driver{t: t, rng: rand.New(source), m: straight, now: epoch, disks: make(map[NodeNum]*disk)}
+		index := straight.Freeze().AppliedIndex()
+		for range maxSequence {
+			if len(source.left) == 0 {
+				break
+			}
+			if d.chance(16) {
+				broken = restored(t, broken)
+			}
+			index++
+			entry := d.next()
+			first, second := answerOf(straight.Apply(index, entry)), answerOf(broken.Apply(index, entry))
+			if !reflect.DeepEqual(first, second) {
+				t.Fatalf("entry %d, %q: one answers %+v and one %+v", index, entry, first, second)
+			}
+		}
+		compare(t, straight.Freeze(), broken.Freeze())
+		compare(t, straight.Freeze(), restored(t, straight).Freeze())
+	})
+}
+
+const maxSequence = 200 // entries
+
+// choiceSource turns each byte of an input into one choice; what is asked for
+// beyond them is the same each time.
+type choiceSource struct {
+	left  []byte
+	drawn uint64
+}
+
+func (c *choiceSource) Uint64() uint64 {
+	c.drawn++
+	low := c.drawn * 0x9e3779b97f4a7c15 // rand.Rand asks again when it does not like a number, so no two are alike
+	if len(c.left) == 0 {
+		return low
+	}
+	high := uint64(c.left[0]) << 56
+	c.left = c.left[1:]
+	return high | low>>8
 }

@@ -2,6 +2,8 @@ package chunkstore
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -106,6 +108,48 @@ func FuzzDecodeFooter(f *testing.F) {
 		}
 		if !bytes.HasSuffix(tail, got.encode()) || length != fileSize(got.size) || got.id == 0 {
 			t.Fatalf("accepted %x as %+v", tail, got)
+		}
+	})
+}
+
+// FuzzFooterFields gets behind the checksum: a footer with any fields is sealed.
+// What is accepted is possible, and read in full; what is not is damage, or of a
+// newer version.
+func FuzzFooterFields(f *testing.F) {
+	sample := sampleFooter(2*dfs.BlockSize + 1)
+	sums := sample.encode()[:3*checksumSize]
+	f.Add(sums, uint32(formatVersion), uint32(dfs.BlockSize), uint64(sample.id), uint64(sample.size), uint32(sample.crc), fileSize(sample.size))
+	f.Add(sums[4:], uint32(formatVersion), uint32(dfs.BlockSize), uint64(sample.id), uint64(sample.size), uint32(sample.crc), fileSize(sample.size))
+	f.Add(sums, uint32(formatVersion+1), uint32(dfs.BlockSize), uint64(1), uint64(sample.size), uint32(1), fileSize(sample.size))
+	f.Add(sums[:4], uint32(formatVersion), uint32(dfs.BlockSize/2), uint64(1), uint64(1), uint32(1), fileSize(1))
+	f.Add(sums[:4], uint32(formatVersion), uint32(dfs.BlockSize), uint64(0), uint64(1), uint32(1), fileSize(1))
+	f.Add(sums, uint32(formatVersion), uint32(dfs.BlockSize), uint64(1), ^uint64(0), uint32(1), int64(-1))
+	f.Fuzz(func(t *testing.T, sums []byte, version, blockSize uint32, id, size uint64, crc uint32, length int64) {
+		tail := append(bytes.Clone(sums), magic...)
+		tail = binary.LittleEndian.AppendUint32(tail, version)
+		tail = binary.LittleEndian.AppendUint32(tail, blockSize)
+		tail = binary.LittleEndian.AppendUint64(tail, id)
+		tail = binary.LittleEndian.AppendUint64(tail, size)
+		tail = binary.LittleEndian.AppendUint32(tail, crc)
+		sealed := tail // of the blocks that there should be, if they are there
+		if need := footerSize(int64(min(size, dfs.MaxChunkSize))) - checksumSize; need <= int64(len(tail)) {
+			sealed = tail[int64(len(tail))-need:]
+		}
+		tail = binary.LittleEndian.AppendUint32(tail, uint32(dfs.ChecksumOf(sealed)))
+		got, err := decodeFooter(tail, length)
+		var damaged damage
+		if err != nil {
+			short := size <= dfs.MaxChunkSize && footerSize(int64(size)) > int64(len(tail)) // never of a file
+			if !errors.As(err, &damaged) && !errors.Is(err, errNewer) && !short {
+				t.Fatalf("%v", err)
+			}
+			return
+		}
+		if version != formatVersion || blockSize != dfs.BlockSize || uint64(got.id) != id || id == 0 || uint64(got.size) != size || uint32(got.crc) != crc {
+			t.Fatalf("version %d, blocks of %d, chunk %x of %d with %x became %+v", version, blockSize, id, size, crc, got)
+		}
+		if size == 0 || size > dfs.MaxChunkSize || length != fileSize(got.size) || int64(len(got.blocks)) != blockCount(got.size) || !bytes.HasSuffix(tail, got.encode()) {
+			t.Fatalf("%+v of %d bytes", got, length)
 		}
 	})
 }
