@@ -13,7 +13,10 @@ import (
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
 
-const abortTimeout = 5 * time.Second
+const (
+	abortTimeout = 5 * time.Second
+	maxExpiry    = 1 << 30 // seconds; what is longer comes to the same
+)
 
 // UploadOptions say how a file is stored. The zero value is fine.
 type UploadOptions struct {
@@ -149,7 +152,7 @@ func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadO
 		chunkSize:   allocation.ChunkSize,
 		replication: allocation.Replication,
 		minReplicas: max(1, allocation.MinReplicas),
-		lifetime:    time.Duration(allocation.ExpiresIn) * time.Second,
+		lifetime:    time.Duration(min(max(0, allocation.ExpiresIn), maxExpiry)) * time.Second,
 		progress:    options.Progress,
 		nodes:       newNodeRecord(c.penalty),
 	}

@@ -293,6 +293,7 @@ func FuzzRequest(f *testing.F) {
 	add(protocol.DeleteFile, "", "path=/d&recursive=true", "")
 	add(protocol.DeleteFile, "", "path=/d&recursive=perhaps", "")
 	add(protocol.Heartbeat, "", "", `{"id":"dn4","capacity":100,"chunks":["`+first+`"]}`)
+	add(protocol.Heartbeat, "", "", `{"id":"dn6","capacity":1,"instance":"`+strings.Repeat("i", 65)+`"}`)
 	add(protocol.Heartbeat, "", "", `{"id":"dn5","url":"http://dn5:9000","instance":"`+strings.Repeat("0", 32)+`","incarnation":1,"seq":1,"inventory":{"after":0,"through":9,"chunks":["`+first+`"]}}`)
 	add(protocol.ListNodes, "", "", "")
 	add(protocol.DrainNode, "", "", `{"id":"dn4"}`)
@@ -340,6 +341,9 @@ func checkAnswer(t *testing.T, route protocol.Route, query string, w *httptest.R
 			if route != protocol.Ready && route != protocol.Health {
 				t.Fatalf("%d %s", w.Code, w.Body)
 			}
+		}
+		if strings.Contains(reply.Error.Message, "malformed log entry") {
+			t.Fatalf("what the state machine cannot read was put into the log: %s", reply.Error.Message)
 		}
 		return
 	case !json.Valid(w.Body.Bytes()):

@@ -74,7 +74,7 @@ func (n *NameNode) announce(c *call) (reply, error) {
 		return reply{}, err
 	}
 	command.Instance = request.Instance
-	if len(request.Instance) != len(dfs.RandomHex()) {
+	if !dfs.IsRandomHex(request.Instance) {
 		return reply{}, dfs.Errorf(dfs.Invalid, "the instance of a NameNode is 32 hexadecimal digits")
 	}
 	var known cluster.Member

@@ -74,7 +74,7 @@ func (m *metaDir) identify(id dfs.NodeID) error {
 	case err != nil:
 		return dfs.Errorf(dfs.Invalid, "the meta-dir cannot be read: %w", err)
 	}
-	if err := json.Unmarshal(data, &m.identity); err != nil || m.identity.Instance == "" {
+	if err := json.Unmarshal(data, &m.identity); err != nil || !m.identity.whole() {
 		return dfs.Errorf(dfs.Corrupt, "%s is damaged; remove this NameNode from the group, empty its meta-dir and let it join again", file)
 	}
 	switch {
@@ -86,6 +86,11 @@ func (m *metaDir) identify(id dfs.NodeID) error {
 		return dfs.Errorf(dfs.Conflict, "NameNode %s was removed from its group; to let it join again, empty %s and start it with -join", id, m.path)
 	}
 	return nil
+}
+
+// whole tells whether what identifies the NameNode is as it was written.
+func (i *identity) whole() bool {
+	return dfs.IsRandomHex(i.Instance) && (i.ClusterID == "" || dfs.IsRandomHex(string(i.ClusterID)))
 }
 
 func (m *metaDir) current() identity {

@@ -145,6 +145,7 @@ func TestBadInput(t *testing.T) {
 		{"heartbeat of nobody", "POST", "/heartbeat", `{"id":"","chunks":[],"capacity":1}`, 400, dfs.Invalid, "not a node ID"},
 		{"heartbeat with a bad chunk", "POST", "/heartbeat", `{"id":"dnx","chunks":["zz"],"capacity":1}`, 400, dfs.Invalid, "not a chunk ID"},
 		{"heartbeat with a negative capacity", "POST", "/heartbeat", `{"id":"dnx","chunks":[],"capacity":-1}`, 400, dfs.Invalid, "negative"},
+		{"heartbeat with a long instance", "POST", "/heartbeat", `{"id":"dnx","chunks":[],"capacity":1,"instance":"` + strings.Repeat("i", 65) + `"}`, 400, dfs.Invalid, "32 hexadecimal digits"},
 		{"unknown route", "GET", "/etc/passwd", "", 404, dfs.NotFound, "docs/http-api.md"},
 		{"wrong method", "PUT", "/mkdir", "", 405, dfs.MethodNotAllowed, "POST"},
 	}

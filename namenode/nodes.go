@@ -74,7 +74,7 @@ func checkHeartbeat(request *protocol.HeartbeatRequest) (err error) {
 	if request.Capacity < 0 || request.Used < 0 || request.Free < 0 || request.ChunkCount < 0 {
 		return dfs.Errorf(dfs.Invalid, "capacity, used, free and chunk_count cannot be negative")
 	}
-	if request.Incarnation > 0 && len(request.Instance) != len(dfs.RandomHex()) {
+	if (request.Incarnation > 0 || request.Instance != "") && !dfs.IsRandomHex(request.Instance) {
 		return dfs.Errorf(dfs.Invalid, "the instance of a DataNode is 32 hexadecimal digits")
 	}
 	if max(len(request.Added), len(request.Removed), len(request.Corrupt)) > dfs.MaxChunksPerReport {

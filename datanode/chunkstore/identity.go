@@ -189,7 +189,7 @@ func decodeIdentity(content []byte) (document, error) {
 	if _, err := dfs.ParseNodeID(string(found.NodeID)); err != nil {
 		return document{}, err
 	}
-	if !isRandomHex(found.Instance) {
+	if !dfs.IsRandomHex(found.Instance) {
 		return document{}, errors.New("the instance is not 32 hexadecimal digits")
 	}
 	if found.ClusterID != "" {
@@ -197,23 +197,18 @@ func decodeIdentity(content []byte) (document, error) {
 			return document{}, err
 		}
 	}
-	if found.Volume != "" && !isRandomHex(found.Volume) {
+	if found.Volume != "" && !dfs.IsRandomHex(found.Volume) {
 		return document{}, errors.New("the volume is not 32 hexadecimal digits")
 	}
 	if len(found.Volumes) > MaxDirs {
 		return document{}, fmt.Errorf("it lists %d volumes, more than %d", len(found.Volumes), MaxDirs)
 	}
 	for _, record := range found.Volumes {
-		if !isRandomHex(record.ID) || !filepath.IsAbs(record.Dir) {
+		if !dfs.IsRandomHex(record.ID) || !filepath.IsAbs(record.Dir) {
 			return document{}, errors.New("a volume in the list makes no sense")
 		}
 	}
 	return found, nil
-}
-
-func isRandomHex(text string) bool {
-	_, err := dfs.ParseClusterID(text) // the same form
-	return err == nil
 }
 
 // unreadable says why a directory cannot be opened.

@@ -128,6 +128,12 @@ func RandomHex() string {
 	return hex.EncodeToString(b[:])
 }
 
+// IsRandomHex tells whether s may have come from RandomHex.
+func IsRandomHex(s string) bool {
+	_, err := ParseClusterID(s)
+	return err == nil
+}
+
 func isWord(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; !isAlphanumeric(c) && c != '.' && c != '_' && c != '-' {
