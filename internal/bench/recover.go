@@ -13,6 +13,8 @@ const (
 	loadEvery = 50 * time.Millisecond // of each kind, beside a repair
 	loadSize  = 4 << 10               // bytes written at a time
 	loadPiece = 64 << 10              // bytes read at a time
+
+	tidiness = 3 * time.Minute // is waited for at most
 )
 
 // Repair is how the replicas of a lost DataNode came back. Times are in seconds.
@@ -39,7 +41,7 @@ type RecoverPlan struct {
 // it takes until every file has all its replicas again, while a light load goes
 // on. The results are the repair, and that load.
 func Recover(ctx context.Context, c *client.Client, field *Field, plan RecoverPlan, faults Faults) ([]Result, error) {
-	if _, err := healthyCluster(ctx, c); err != nil {
+	if err := waitTidy(ctx, c); err != nil {
 		return nil, err
 	}
 	stored := Run(ctx, "prepare", Plan{Concurrency: plan.Concurrency, Count: plan.Files}, field.Put(plan.Size, nil))
@@ -161,6 +163,24 @@ func healthyCluster(ctx context.Context, c *client.Client) ([]protocol.NodeInfo,
 		}
 		if waiting := pause(ctx, poll); waiting != nil {
 			return nil, dfs.Errorf(dfs.Unavailable, "not all DataNodes that are up report: %w", waiting)
+		}
+	}
+}
+
+// waitTidy waits until what was deleted before has gone from the DataNodes, so
+// that all that lies on one is copied when it dies. What is kept for good, or
+// takes too long, it does not wait for.
+func waitTidy(ctx context.Context, c *client.Client) error {
+	limited, cancel := context.WithTimeout(ctx, tidiness)
+	defer cancel()
+	for {
+		asked := time.Now()
+		report, err := c.Fsck(limited)
+		if err == nil && report.Orphaned == 0 {
+			return nil
+		}
+		if pause(limited, max(poll, 10*time.Since(asked))) != nil {
+			return ctx.Err()
 		}
 	}
 }
