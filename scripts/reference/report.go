@@ -261,7 +261,7 @@ func number(v float64) string {
 func (r *report) text() string {
 	var out strings.Builder
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, strings.ToUpper(strings.Join(r.header(), "\t")))
+	fmt.Fprintln(w, strings.Join(r.header(), "\t"))
 	for _, x := range r.Rows {
 		fmt.Fprintln(w, strings.Join(r.cells(x), "\t"))
 	}
