@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -96,35 +97,46 @@ func failovers(ctx context.Context, c *client.Client, plan FailoverPlan, faults 
 		if err := pause(ctx, time.Second/4+rand.N(time.Second)); err != nil {
 			return silences, err
 		}
-		writes.watch()
-		reads.watch()
-		if faults.Kill == nil {
-			err = c.Transfer(ctx, "")
-		} else {
-			err = faults.Kill(ctx, victim)
-		}
+		silence, err := loseLeader(ctx, c, victim, faults, [2]*pulse{writes, reads})
 		if err != nil {
 			return silences, err
 		}
-		writes.happened()
-		reads.happened()
-		for i, p := range []*pulse{writes, reads} {
-			silence, err := p.outage(ctx)
-			if err != nil {
-				return silences, err
-			}
-			silences[i] = append(silences[i], silence)
-		}
-		if faults.Kill != nil && faults.Start != nil {
-			if err := faults.Start(ctx, victim); err != nil {
-				return silences, err
-			}
+		for i := range silences {
+			silences[i] = append(silences[i], silence[i])
 		}
 	}
 	if faults.Kill != nil {
 		_, err = wholeGroup(ctx, c) // is left as it was found
 	}
 	return silences, err
+}
+
+// loseLeader returns for how long each pulse got no acknowledgement. What was
+// killed is started again, also when that could not be measured.
+func loseLeader(ctx context.Context, c *client.Client, victim dfs.NodeID, faults Faults, pulses [2]*pulse) (silence [2]time.Duration, err error) {
+	for _, p := range pulses {
+		p.watch()
+	}
+	if faults.Kill == nil {
+		err = c.Transfer(ctx, "")
+	} else {
+		err = faults.Kill(ctx, victim)
+	}
+	if err != nil {
+		return silence, err
+	}
+	for _, p := range pulses {
+		p.happened()
+	}
+	for i, p := range pulses {
+		if silence[i], err = p.outage(ctx); err != nil {
+			break
+		}
+	}
+	if faults.Kill != nil && faults.Start != nil {
+		err = errors.Join(err, faults.Start(context.WithoutCancel(ctx), victim))
+	}
+	return silence, err
 }
 
 // wholeGroup waits until all members follow one leader and have applied what it

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/dfs-go/dfs-go/client"
@@ -101,41 +102,47 @@ func choose(nodes []protocol.NodeInfo, id dfs.NodeID) (protocol.NodeInfo, error)
 }
 
 // lose kills a DataNode and waits until every file is healthy without it. Then
-// it is started again, if that is known how.
+// it is started again, if that is known how, whatever has become of the rest.
 func lose(ctx context.Context, c *client.Client, victim protocol.NodeInfo, faults Faults) (Repair, error) {
 	repair := Repair{Node: victim.ID, Chunks: victim.Chunks, Bytes: victim.Used}
 	killing := time.Now()
 	if err := faults.Kill(ctx, victim.ID); err != nil {
 		return repair, err
 	}
-	limited, cancel := context.WithTimeout(ctx, recovery)
-	defer cancel()
-	if err := waitState(limited, c, victim.ID, protocol.StateDown); err != nil {
-		return repair, err
-	}
-	down := time.Now()
-	if err := waitHealthy(limited, c); err != nil {
-		return repair, err
-	}
-	repair.Down = down.Sub(killing).Seconds()
-	repair.Copying = time.Since(down).Seconds()
-	repair.Total = repair.Down + repair.Copying
-	repair.BytesPerSec = float64(repair.Bytes) / repair.Copying
-	if faults.Wipe != nil {
-		if err := faults.Wipe(ctx, victim.ID); err != nil {
-			return repair, err
-		}
+	err := repair.wait(ctx, c, killing)
+	if err == nil && faults.Wipe != nil {
+		err = faults.Wipe(ctx, victim.ID)
 	}
 	if faults.Start == nil {
-		return repair, nil
-	}
-	starting := time.Now()
-	if err := faults.Start(ctx, victim.ID); err != nil {
 		return repair, err
 	}
-	err := waitState(limited, c, victim.ID, protocol.StateUp)
+	starting := time.Now()
+	if err := errors.Join(err, faults.Start(context.WithoutCancel(ctx), victim.ID)); err != nil {
+		return repair, err
+	}
+	limited, cancel := context.WithTimeout(ctx, recovery)
+	defer cancel()
+	err = waitState(limited, c, victim.ID, protocol.StateUp)
 	repair.Returning = time.Since(starting).Seconds()
 	return repair, err
+}
+
+// wait measures the time since the DataNode was killed.
+func (r *Repair) wait(ctx context.Context, c *client.Client, killed time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, recovery)
+	defer cancel()
+	if err := waitState(ctx, c, r.Node, protocol.StateDown); err != nil {
+		return err
+	}
+	down := time.Now()
+	if err := waitHealthy(ctx, c); err != nil {
+		return err
+	}
+	r.Down = down.Sub(killed).Seconds()
+	r.Copying = time.Since(down).Seconds()
+	r.Total = r.Down + r.Copying
+	r.BytesPerSec = float64(r.Bytes) / r.Copying
+	return nil
 }
 
 // healthyCluster waits until all is well and reported, and returns the DataNodes.

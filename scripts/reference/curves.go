@@ -117,7 +117,7 @@ func concurrencyCurves(ctx context.Context, r *runner) ([]plot, error) {
 		factor = 8
 	}
 	for _, clients := range between(1, 512, factor) {
-		at, last := float64(clients), r.s.Seconds.String()
+		at, last := float64(clients), r.s.Each.String()
 		meta, _, err := r.ours.bench(ctx, "meta", "--operations", "mkdir,stat", "--concurrency", fmt.Sprint(clients), "--duration", last, "--warm-up", "200ms")
 		if err != nil {
 			return nil, err

@@ -118,7 +118,7 @@ func small(s settings, r *references) experiment {
 			{Key: "small get", Title: "get 4-KiB files, 16 clients", Unit: "files/s", Versus: "nginx, 16 connections", Ratio: 0.15, AtLeast: 12_000},
 		},
 		reference: func(ctx context.Context) (sample, error) {
-			writes, err := r.disk.rawSmall(ctx, clients, bytes, s.Seconds)
+			writes, err := r.disk.rawSmall(ctx, clients, bytes, s.Each)
 			if err != nil {
 				return sample{}, err
 			}
@@ -129,13 +129,13 @@ func small(s settings, r *references) experiment {
 			if err := r.web.put("small", files, bytes); err != nil {
 				return sample{}, err
 			}
-			reads, err := r.web.read(ctx, "small", files, clients, s.Seconds, 0)
+			reads, err := r.web.read(ctx, "small", files, clients, s.Each, 0)
 			values["small get"] = reads.PerSecond
 			return sample{Values: values, Raw: encoded([]load{writes, reads})}, err
 		},
 	}
 	e.ours = benched(map[string]string{"put small": "small put", "get small": "small get"}, perSecond,
-		"small", "--size", fmt.Sprint(bytes), "--concurrency", fmt.Sprint(clients), "--duration", s.Seconds.String())
+		"small", "--size", fmt.Sprint(bytes), "--concurrency", fmt.Sprint(clients), "--duration", s.Each.String())
 	return e
 }
 
@@ -146,15 +146,15 @@ func namespace(s settings, r *references) []experiment {
 			id: kind, needs: etcdName, dataNodes: 3,
 			figures: []figure{{Key: kind, Title: fmt.Sprintf("%s, %d clients", title, clients), Unit: "/s", Versus: versus, Ratio: ratio}},
 			ours: benched(map[string]string{kind: kind}, perSecond, "meta", "--operations", kind, "--concurrency", fmt.Sprint(clients),
-				"--duration", s.Seconds.String(), "--warm-up", "500ms"),
+				"--duration", s.Each.String(), "--warm-up", "500ms"),
 			reference: func(ctx context.Context) (sample, error) {
 				l, err := reference(ctx)
 				return sample{Values: map[string]float64{kind: l.PerSecond}, Raw: encoded(l)}, err
 			},
 		}
 	}
-	put := func(ctx context.Context) (load, error) { return r.etcd.put(ctx, 128, 200, s.Seconds) }
-	get := func(ctx context.Context) (load, error) { return r.etcd.get(ctx, 64, s.Seconds) }
+	put := func(ctx context.Context) (load, error) { return r.etcd.put(ctx, 128, 200, s.Each) }
+	get := func(ctx context.Context) (load, error) { return r.etcd.get(ctx, 64, s.Each) }
 	return []experiment{
 		one("mkdir", 128, "mkdir", "etcd put of 200 bytes", 1.5, put),
 		one("create", 128, "create an empty file", "etcd put of 200 bytes", 0.75, put),

@@ -30,7 +30,7 @@ func TestSettings(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	s, err = settingsFrom(environment("BENCH_QUICK", "yes", "RUNS", "2", "SECONDS_EACH", "7", "ROWS", "put,get"))
-	if err != nil || s.Runs != 2 || s.Seconds != 7*time.Second || s.Size != 256*mib || !s.wants("get") || s.wants("stat") {
+	if err != nil || s.Runs != 2 || s.Each != 7*time.Second || s.Size != 256*mib || !s.wants("get") || s.wants("stat") {
 		t.Errorf("%+v, %v", s, err)
 	}
 	for _, wrong := range [][]string{{"RUNS", "0"}, {"SIZE", "1GiB"}, {"FILES", "-1"}, {"BENCH_HOME", "relative"}, {"BENCH_ROOT", ""}} {

@@ -22,7 +22,7 @@ type settings struct {
 	Quick    bool          `json:"quick"`
 	Runs     int           `json:"runs"`
 	Size     int64         `json:"size"`           // of a large file, bytes
-	Seconds  time.Duration `json:"seconds"`        // of what is measured by time
+	Each     time.Duration `json:"each_ns"`        // of what is measured by time
 	Kills    int           `json:"kills"`          // of leaders
 	Files    int           `json:"files"`          // in the namespace of one NameNode
 	Chunks   int           `json:"chunks"`         // of one DataNode
@@ -40,10 +40,10 @@ type settings struct {
 func settingsFrom(env func(string) string) (settings, error) {
 	s := settings{
 		Root: env("BENCH_ROOT"), Home: env("BENCH_HOME"), Previous: env("BENCH_PREVIOUS"), Quick: env("BENCH_QUICK") != "",
-		Runs: 5, Size: gib, Seconds: 10 * time.Second, Kills: 20, Files: 1_000_000, Chunks: 1_000_000, Names: 100_000, Memory: 10 * gib, Repair: 6 * gib, Port: 17000,
+		Runs: 5, Size: gib, Each: 10 * time.Second, Kills: 20, Files: 1_000_000, Chunks: 1_000_000, Names: 100_000, Memory: 10 * gib, Repair: 6 * gib, Port: 17000,
 	}
 	if s.Quick {
-		s.Runs, s.Size, s.Seconds, s.Kills, s.Files, s.Chunks, s.Names, s.Memory, s.Repair = 3, 256*mib, 3*time.Second, 5, 100_000, 100_000, 10_000, gib, gib
+		s.Runs, s.Size, s.Each, s.Kills, s.Files, s.Chunks, s.Names, s.Memory, s.Repair = 3, 256*mib, 3*time.Second, 5, 100_000, 100_000, 10_000, gib, gib
 	}
 	if s.Root == "" || s.Home == "" || !filepath.IsAbs(s.Root) || !filepath.IsAbs(s.Home) {
 		return s, fmt.Errorf("BENCH_ROOT and BENCH_HOME must be absolute paths; scripts/bench.sh sets them")
@@ -51,7 +51,7 @@ func settingsFrom(env func(string) string) (settings, error) {
 	if rows := env("ROWS"); rows != "" {
 		s.Rows = strings.Split(rows, ",")
 	}
-	seconds := int64(s.Seconds / time.Second)
+	seconds := int64(s.Each / time.Second)
 	runs, kills, files, chunks, names, port := int64(s.Runs), int64(s.Kills), int64(s.Files), int64(s.Chunks), int64(s.Names), int64(s.Port)
 	for _, number := range []struct {
 		name      string
@@ -72,7 +72,7 @@ func settingsFrom(env func(string) string) (settings, error) {
 		}
 		*number.value = n
 	}
-	s.Seconds = time.Duration(seconds) * time.Second
+	s.Each = time.Duration(seconds) * time.Second
 	s.Runs, s.Kills, s.Files, s.Chunks, s.Names, s.Port = int(runs), int(kills), int(files), int(chunks), int(names), int(port)
 	return s, nil
 }
