@@ -8,7 +8,7 @@ FAULT_LONG_KILLS ?= 200
 FAULT_ROUNDS ?= 50
 FAULT_MUTANTS ?= all
 
-.PHONY: all build test lint fuzz faults faults-long powercut faults-mutants chaos bench clean
+.PHONY: all build test lint fuzz faults faults-long powercut faults-mutants chaos bench bench-cluster bench-curves clean
 
 all: lint test
 
@@ -45,6 +45,13 @@ chaos: ## only the kills and pauses, which need no root
 
 bench: ## micro-benchmarks; compare two runs with benchstat
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+bench-cluster: ## a cluster beside the raw disk, nginx and etcd; BENCH=quick in minutes; see docs/performance.md
+	(cd scripts/reference && $(GO) test -timeout 10m .)
+	scripts/bench.sh $(BENCH)
+
+bench-curves: ## how speed changes with concurrency and sizes, as plots in docs/performance; BENCH=quick in minutes
+	scripts/bench.sh curves $(BENCH)
 
 clean:
 	rm -rf bin run

@@ -115,7 +115,7 @@ func TestWorks(t *testing.T) {
 		t.Errorf("fly: %v", err)
 	}
 	names, data := Servers(ctx, caller)
-	if names.CPUSeconds <= 0 || data.Resident <= 0 {
+	if names := names.Since(nil); names.CPUSeconds <= 0 || names.Resident <= 0 || len(data) != 3 {
 		t.Errorf("usage: %+v, %+v", names, data)
 	}
 	if err := field.Remove(ctx); err != nil {

@@ -36,12 +36,17 @@ type Result struct {
 	Client      Usage   `json:"client"`
 	NameNodes   Usage   `json:"namenodes"` // all of them together
 	DataNodes   Usage   `json:"datanodes"`
+
+	How     string    `json:"how,omitempty"`     // of a fault: what was done
+	Samples []float64 `json:"samples,omitempty"` // each value, where there are few
+	Repair  *Repair   `json:"repair,omitempty"`
 }
 
 // Usage is what a process, or several, used.
 type Usage struct {
-	CPUSeconds float64 `json:"cpu_seconds"`    // during the measurement
-	Resident   int64   `json:"resident_bytes"` // at its end
+	CPUSeconds float64 `json:"cpu_seconds"`                   // during the measurement
+	Resident   int64   `json:"resident_bytes"`                // at its end
+	Peak       int64   `json:"peak_resident_bytes,omitempty"` // since the process began; of this one only
 }
 
 // tally is what one worker has counted.
@@ -75,15 +80,20 @@ func Run(ctx context.Context, name string, plan Plan, work Work) Result {
 	sum := repeat(measured, plan.Concurrency, limit, &next, work)
 	seconds := time.Since(began).Seconds()
 	after := ownUsage()
+	result := sum.result(name, plan.Concurrency, seconds)
+	result.Client = after.Since(before)
+	return result
+}
+
+func (t *tally) result(name string, concurrency int, seconds float64) Result {
 	result := Result{
-		Name: name, Concurrency: plan.Concurrency, Seconds: seconds,
-		Operations: sum.latency.total, Errors: sum.errors, Bytes: sum.bytes,
-		PerSecond: float64(sum.latency.total) / seconds, BytesPerSec: float64(sum.bytes) / seconds,
-		P50: sum.latency.quantile(0.5).Seconds(), P99: sum.latency.quantile(0.99).Seconds(), Max: sum.latency.max.Seconds(),
-		Client: Usage{CPUSeconds: after.CPUSeconds - before.CPUSeconds, Resident: after.Resident},
+		Name: name, Concurrency: concurrency, Seconds: seconds,
+		Operations: t.latency.total, Errors: t.errors, Bytes: t.bytes,
+		PerSecond: float64(t.latency.total) / seconds, BytesPerSec: float64(t.bytes) / seconds,
+		P50: t.latency.quantile(0.5).Seconds(), P99: t.latency.quantile(0.99).Seconds(), Max: t.latency.max.Seconds(),
 	}
-	if sum.firstError != nil {
-		result.FirstError = sum.firstError.Error()
+	if t.firstError != nil {
+		result.FirstError = t.firstError.Error()
 	}
 	return result
 }
@@ -115,6 +125,10 @@ func repeat(ctx context.Context, concurrency int, limit int64, next *atomic.Int6
 func (t *tally) one(ctx context.Context, i int64, work Work) {
 	began := time.Now()
 	bytes, err := work(ctx, i)
+	t.add(time.Since(began), bytes, err)
+}
+
+func (t *tally) add(took time.Duration, bytes int64, err error) {
 	if err != nil {
 		t.errors++
 		if t.firstError == nil {
@@ -122,7 +136,7 @@ func (t *tally) one(ctx context.Context, i int64, work Work) {
 		}
 		return
 	}
-	t.latency.add(time.Since(began))
+	t.latency.add(took)
 	t.bytes += bytes
 }
 

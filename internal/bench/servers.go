@@ -27,7 +27,7 @@ func ownUsage() Usage {
 		return Usage{}
 	}
 	cpu := time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-	return Usage{CPUSeconds: cpu.Seconds(), Resident: residentNow()}
+	return Usage{CPUSeconds: cpu.Seconds(), Resident: residentNow(), Peak: usage.Maxrss << 10}
 }
 
 // residentNow reads /proc/self/statm; 0 where there is none.
@@ -47,32 +47,50 @@ func residentNow() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// Servers asks all daemons of a cluster what they have used since they started.
-// One that does not answer is left out.
-func Servers(ctx context.Context, c *client.Client) (nameNodes, dataNodes Usage) {
+// Daemons is what each daemon has used since it was started, by base URL.
+type Daemons map[string]Usage
+
+// Servers asks all daemons of a cluster. One that does not answer is left out.
+func Servers(ctx context.Context, c *client.Client) (nameNodes, dataNodes Daemons) {
+	nameNodes, dataNodes = make(Daemons), make(Daemons)
 	group, err := c.Leader(ctx)
 	if err == nil {
 		for _, m := range group.Members {
-			nameNodes.add(usageOf(ctx, m.URL))
+			nameNodes.ask(ctx, m.URL)
 		}
 	}
 	nodes, err := c.Nodes(ctx)
 	if err == nil {
 		for _, n := range nodes {
-			dataNodes.add(usageOf(ctx, n.URL))
+			dataNodes.ask(ctx, n.URL)
 		}
 	}
 	return nameNodes, dataNodes
 }
 
-func (u *Usage) add(other Usage) {
-	u.CPUSeconds += other.CPUSeconds
-	u.Resident += other.Resident
+func (d Daemons) ask(ctx context.Context, url string) {
+	if usage := usageOf(ctx, url); usage != (Usage{}) {
+		d[url] = usage
+	}
+}
+
+// Since sums up what was used from before to now, and the memory of now. A
+// daemon that was started anew in between has forgotten what it used before.
+func (d Daemons) Since(before Daemons) (sum Usage) {
+	for url, now := range d {
+		used := now.Since(before[url])
+		sum.CPUSeconds += used.CPUSeconds
+		sum.Resident += used.Resident
+	}
+	return sum
 }
 
 // Since returns what was used from before to now, and the memory of now.
 func (u Usage) Since(before Usage) Usage {
-	return Usage{CPUSeconds: u.CPUSeconds - before.CPUSeconds, Resident: u.Resident}
+	if u.CPUSeconds >= before.CPUSeconds {
+		u.CPUSeconds -= before.CPUSeconds
+	}
+	return u
 }
 
 func usageOf(ctx context.Context, baseURL string) (u Usage) {

@@ -11,16 +11,17 @@ import (
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
-// perDirectory is how many names a directory gets, so that neither one nor many
-// directories are measured.
-const perDirectory = 1000
+// DefaultPerDirectory is how many names a directory gets, so that neither one
+// nor many directories are measured.
+const DefaultPerDirectory = 1000
 
 // Field is the directory that a measurement works in.
 type Field struct {
-	c    *client.Client
-	root dfs.Path
-	data []byte // random, for files to be cut from
-	crop int    // of names, since rename and delete use them up
+	c            *client.Client
+	root         dfs.Path
+	data         []byte // random, for files to be cut from
+	crop         int    // of names, since rename and delete use them up
+	perDirectory int64
 }
 
 // NewField makes a directory of its own below parent. Remove removes it.
@@ -32,7 +33,7 @@ func NewField(ctx context.Context, c *client.Client, parent dfs.Path) (*Field, e
 	if err := c.MkdirAll(ctx, root); err != nil {
 		return nil, err
 	}
-	f := &Field{c: c, root: root, data: make([]byte, 8<<20)}
+	f := &Field{c: c, root: root, data: make([]byte, 8<<20), perDirectory: DefaultPerDirectory}
 	var seed [32]byte
 	_, _ = rand.NewChaCha8(seed).Read(f.data) // never fails
 	return f, nil
@@ -41,11 +42,25 @@ func NewField(ctx context.Context, c *client.Client, parent dfs.Path) (*Field, e
 // Root returns the directory.
 func (f *Field) Root() dfs.Path { return f.root }
 
+// SetPerDirectory lets each directory have count names instead of
+// DefaultPerDirectory. It is to be called before any Work is made.
+func (f *Field) SetPerDirectory(count int64) { f.perDirectory = max(count, 1) }
+
+// Part is a field of the same data, whose names are not those of others. Its
+// directory comes with the first file.
+func (f *Field) Part(name string) (*Field, error) {
+	root, err := f.root.Join(name)
+	if err != nil {
+		return nil, err
+	}
+	return &Field{c: f.c, root: root, data: f.data, perDirectory: f.perDirectory}, nil
+}
+
 // Remove removes everything that was made.
 func (f *Field) Remove(ctx context.Context) error { return f.c.RemoveAll(ctx, f.root) }
 
 func (f *Field) path(kind string, i int64) (dfs.Path, error) {
-	return dfs.ParsePath(fmt.Sprintf("%s/%s/%d/%d", f.root, kind, i/perDirectory, i))
+	return dfs.ParsePath(fmt.Sprintf("%s/%s/%d/%d", f.root, kind, i/f.perDirectory, i))
 }
 
 // content is size bytes, of which no two files have the same.
@@ -86,6 +101,19 @@ func (f *Field) Get(count int64) Work {
 		}
 		file, err := f.c.Download(ctx, path, io.Discard, client.DownloadOptions{})
 		return file.Size, err
+	}
+}
+
+// GetPiece reads up to length bytes of files, of which Put has stored count,
+// from places all over them.
+func (f *Field) GetPiece(count, size, length int64) Work {
+	return func(ctx context.Context, i int64) (int64, error) {
+		path, err := f.path("files", i%count)
+		if err != nil {
+			return 0, err
+		}
+		at := int64(uint64(i*7919*4096) % uint64(max(size-length, 0)+1))
+		return f.c.ReadRange(ctx, path, io.Discard, at, length)
 	}
 }
 

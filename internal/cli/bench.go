@@ -21,7 +21,13 @@ type benchFlags struct {
 	duration    time.Duration
 	warmUp      time.Duration
 	replication int
-	operations  []string
+
+	operations   []string // meta
+	names        int64
+	perDirectory int64
+
+	kill, start, wipe string // failover and recover: commands
+	node              string
 }
 
 func (a *app) bench() *cobra.Command {
@@ -33,7 +39,7 @@ a directory of its own, which is removed afterwards.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(a.benchPut(), a.benchGet(), a.benchSmall(), a.benchMeta())
+	command.AddCommand(a.benchPut(), a.benchGet(), a.benchSmall(), a.benchMeta(), a.benchFailover(), a.benchRecover())
 	return command
 }
 
@@ -42,7 +48,7 @@ func (f *benchFlags) add(command *cobra.Command, size int64, count int64, concur
 	flags := command.Flags()
 	flags.StringVar(&f.dir, "dir", "/", "directory to work in")
 	if size > 0 {
-		flags.Var(&f.size, "size", "of each file")
+		flags.Var(&f.size, "size", "`size` of each file")
 		flags.IntVar(&f.replication, "replication", 0, "replicas of each chunk (default: the cluster's)")
 	}
 	flags.Int64Var(&f.count, "count", count, "operations to measure; 0 for as many as --duration lets")
@@ -197,19 +203,27 @@ func (a *app) benchMeta() *cobra.Command {
 		Use:   "meta",
 		Short: "Measure operations on the namespace",
 		Long: `Measure operations on the namespace, one kind after the other: mkdir, create
-(empty files), stat, list (of directories with up to 1,000 names), rename, delete.`,
-		Example: "  dfs bench meta --concurrency 128 --duration 5s\n  dfs bench meta --operations mkdir,stat",
-		Args:    cobra.NoArgs,
+(empty files), stat, list (of directories with up to --per-directory names), rename,
+delete. An operation that needs files and is not preceded by create makes --names.`,
+		Example: "  dfs bench meta --concurrency 128 --duration 5s\n  dfs bench meta --operations mkdir,stat\n" +
+			"  dfs bench meta --operations list --names 100000 --per-directory 100000 --concurrency 1 --count 5",
+		Args: cobra.NoArgs,
 		RunE: a.measure(&flags, func(ctx context.Context, m *measurement) error {
 			return m.meta(ctx)
 		}),
 	}
 	flags.add(command, 0, 0, 128, 5*time.Second)
-	command.Flags().StringSliceVar(&flags.operations, "operations", bench.MetaKinds(), "what to measure")
+	command.Flags().StringSliceVar(&flags.operations, "operations", bench.MetaKinds(), "what to measure, each alone")
+	command.Flags().Int64Var(&flags.names, "names", 2000, "files to make for operations that need some")
+	command.Flags().Int64Var(&flags.perDirectory, "per-directory", bench.DefaultPerDirectory, "names in each directory")
 	return command
 }
 
 func (m *measurement) meta(ctx context.Context) error {
+	if m.flags.names < 1 || m.flags.perDirectory < 1 {
+		return usageErrorf("--names and --per-directory must be above 0")
+	}
+	m.field.SetPerDirectory(m.flags.perDirectory)
 	made := int64(0)
 	for _, kind := range m.flags.operations {
 		plan := m.plan
@@ -245,12 +259,12 @@ func (m *measurement) meta(ctx context.Context) error {
 
 // makeNames makes files for the operations that need some.
 func (m *measurement) makeNames(ctx context.Context) (int64, error) {
-	const names = 2000
+	const atLeast = 32 // at once: it is not measured
 	work, err := m.field.Meta("create", 0)
 	if err != nil {
 		return 0, err
 	}
-	result := bench.Run(ctx, "prepare", bench.Plan{Concurrency: m.plan.Concurrency, Count: names}, work)
+	result := bench.Run(ctx, "prepare", bench.Plan{Concurrency: max(m.plan.Concurrency, atLeast), Count: m.flags.names}, work)
 	return result.Operations, prepared(result)
 }
 
@@ -277,6 +291,12 @@ func (m *measurement) print() error {
 	}
 	var failures []string
 	for _, r := range m.results {
+		if r.How != "" && len(r.Samples) > 0 {
+			fmt.Fprintf(m.a.stdout, "%s: %d times (%s), longest time without an acknowledgement %s\n", r.Name, r.Operations, r.How, shortTime(r.Max))
+		}
+		if r.Repair != nil {
+			fmt.Fprintln(m.a.stdout, repairSentence(r.Repair))
+		}
 		if r.Errors > 0 {
 			failures = append(failures, fmt.Sprintf("%s: %d failed, the first: %s", r.Name, r.Errors, r.FirstError))
 		}

@@ -28,6 +28,13 @@ func testBench(t *testing.T, s session) {
 	expect("put small,get small", "small", "--count", "5", "--duration", "0")
 	expect("mkdir,create,stat,list,rename,delete", "meta", "--count", "5", "--duration", "0", "--concurrency", "2")
 	expect("rename,stat", "meta", "--operations", "rename,stat", "--count", "3")
+	expect("list", "meta", "--operations", "list", "--names", "7", "--per-directory", "5", "--count", "2")
+	if r := s.run("bench", "recover", "--kill", "false", "--size", "1k"); r.code != 1 || !strings.Contains(r.errors, "nowhere to copy to") {
+		t.Errorf("recover with 3 DataNodes: %+v", r)
+	}
+	if r := s.run("bench", "failover", "--kill", "echo killing {id}; exit 3", "--size", "1k"); r.code != 1 || !strings.Contains(r.errors, "killing nn") || !strings.Contains(r.errors, "exit status 3") {
+		t.Errorf("failover with a command that fails: %+v", r)
+	}
 	if table := s.ok("bench", "put", "--size", "10k"); !strings.Contains(table, "OPS/S") || strings.Count(table, "\n") != 2 {
 		t.Errorf("%s", table)
 	}
@@ -39,6 +46,10 @@ func testBench(t *testing.T, s session) {
 		"--count or --duration": "meta --count 0 --duration 0",
 		"--operations":          "meta --operations fly --count 1",
 		"--replication":         "put --replication 99",
+		"--names":               "meta --names 0",
+		"--start is for":        "failover --start true",
+		"--kill must say":       "recover",
+		"--count and --size":    "recover --kill true --size 0",
 	} {
 		got := s.run(append([]string{"bench"}, strings.Fields(line)...)...)
 		if got.code != 2 || !strings.Contains(got.errors, wanted) {

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"strconv"
@@ -48,6 +49,11 @@ func sources(t *testing.T) []*source {
 		base := entry.Name()
 		if entry.IsDir() && name != root && (strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_") || base == "testdata" || base == "run") {
 			return filepath.SkipDir
+		}
+		if entry.IsDir() && name != root {
+			if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil { // another module
+				return filepath.SkipDir
+			}
 		}
 		if entry.IsDir() || !strings.HasSuffix(base, ".go") {
 			return nil
