@@ -99,16 +99,12 @@ func (s *State) missing(path dfs.Path) (*inode, []string, error) {
 	return current, nil, nil
 }
 
-// makeDirectories makes the directories of path that are missing.
-func (s *State) makeDirectories(path dfs.Path) (*inode, error) {
-	current, names, err := s.missing(path)
-	if err != nil {
-		return nil, err
-	}
+// makeDirectories makes directories below each other, and returns the last.
+func (s *State) makeDirectories(top *inode, names []string) *inode {
 	for _, name := range names {
-		current = s.link(newDirectory(current.id, name, s.clock))
+		top = s.link(newDirectory(top.id, name, s.clock))
 	}
-	return current, nil
+	return top
 }
 
 // newDirectory returns a directory that is not linked yet. The name is one of a
@@ -186,9 +182,7 @@ func (c *Mkdir) apply(s *State) (Result, error) {
 	case len(names) > 1 && !c.Parents:
 		return Result{}, dfs.Errorf(dfs.NotFound, "there is no %s to make %q in; ask for parents to make it too", c.Path.Parent(), c.Path.Name())
 	}
-	for _, name := range names {
-		deepest = s.link(newDirectory(deepest.id, name, s.clock))
-	}
+	s.makeDirectories(deepest, names)
 	return Result{}, nil
 }
 

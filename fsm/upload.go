@@ -11,24 +11,22 @@ func (c *BeginUpload) apply(s *State) (Result, error) {
 	if err := c.check(s); err != nil {
 		return Result{}, err
 	}
-	base := uint64(0)
-	existing, err := s.lookup(c.Path)
-	switch {
-	case err == nil && existing.directory:
-		return Result{}, dfs.Errorf(dfs.IsDirectory, "%s is a directory; a file cannot take its place", c.Path)
-	case err == nil && !c.Overwrite:
-		return Result{}, dfs.Errorf(dfs.Exists, "%s exists; ask for overwrite to replace it", c.Path)
-	case err == nil:
-		base = existing.id
-	case dfs.CodeOf(err) != dfs.NotFound:
-		return Result{}, err
-	}
-	parent, err := s.makeDirectories(c.Path.Parent())
+	deepest, missing, err := s.missing(c.Path.Parent())
 	if err != nil {
 		return Result{}, err
 	}
+	base := uint64(0)
+	if existing := s.child(deepest.id, c.Path.Name()); existing != nil && len(missing) == 0 {
+		switch {
+		case existing.directory:
+			return Result{}, dfs.Errorf(dfs.IsDirectory, "%s is a directory; a file cannot take its place", c.Path)
+		case !c.Overwrite:
+			return Result{}, dfs.Errorf(dfs.Exists, "%s exists; ask for overwrite to replace it", c.Path)
+		}
+		base = existing.id
+	}
 	u := &upload{
-		parent: parent.id, name: strings.Clone(c.Path.Name()), base: base, overwrite: c.Overwrite,
+		parent: s.makeDirectories(deepest, missing).id, name: strings.Clone(c.Path.Name()), base: base, overwrite: c.Overwrite,
 		replication: c.Replication, chunkSize: c.ChunkSize, touched: s.clock,
 	}
 	id := s.nextUpload
