@@ -215,18 +215,29 @@ func TestManyReplicas(t *testing.T) {
 	r := newRig(t)
 	nodes := r.nodes(12)
 	id := r.write("/f", 1)[0]
+	others := r.write("/g", 2) // one has as many, one has all but two
 	var want []NodeNum
 	var disks []*disk
 	frozen := make(map[*State]int)
 	for i, num := range nodes {
 		d := newDisk(num)
-		r.beat(d.report([]dfs.ChunkID{id}, nil))
+		ids := []dfs.ChunkID{id, others[0]}
+		if i != 5 && i != 7 {
+			ids = append(ids, others[1])
+		}
+		r.beat(d.report(ids, nil))
 		disks = append(disks, d)
 		if want = append(want, num); i >= 1 {
 			frozen[r.m.Freeze()] = i + 1
 		}
 		if i == fewReplicas {
 			r.m = restored(t, r.m)
+		}
+	}
+	r.m = restored(t, r.m)
+	for i, all := range [][]NodeNum{want, slices.Concat(want[:5], want[6:7], want[8:])} {
+		if got := r.replicas(others[i]); !slices.Equal(got, all) {
+			t.Fatalf("chunk %s is on %v; want %v", others[i], got, all)
 		}
 	}
 	for i, d := range disks[:10] {
