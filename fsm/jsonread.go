@@ -252,8 +252,14 @@ func (d *jsonReader) id() uint64 {
 
 func (d *jsonReader) chunk() dfs.ChunkID { return dfs.ChunkID(d.id()) }
 
-// node reads the number of a DataNode.
-func (d *jsonReader) node() NodeNum { return NodeNum(d.uint(maxNodes - 1)) }
+// node reads the number of a DataNode, which is not zero.
+func (d *jsonReader) node() NodeNum {
+	v := d.uint(maxNodes - 1)
+	if v == 0 && d.err == nil {
+		d.failf("a DataNode of number zero")
+	}
+	return NodeNum(v)
+}
 
 // list reads a list: fn reads each of its values.
 func (d *jsonReader) list(fn func()) {

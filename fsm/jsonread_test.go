@@ -29,6 +29,7 @@ var scalars = []scalar{
 	{"bool", func(d *jsonReader) any { return d.bool() }, unmarshal[bool]},
 	{"string", func(d *jsonReader) any { return d.string() }, unmarshal[string]},
 	{"chunk", func(d *jsonReader) any { return d.chunk() }, unmarshal[dfs.ChunkID]},
+	{"node", func(d *jsonReader) any { return d.node() }, unmarshal[NodeNum]},
 	{"checksum", func(d *jsonReader) any { return dfs.Checksum(d.hex(checksumDigits)) }, unmarshal[dfs.Checksum]},
 	{"chunks", func(d *jsonReader) any { return d.appendChunks([]dfs.ChunkID{}) }, unmarshal[[]dfs.ChunkID]},
 	{"fields", func(d *jsonReader) any {
@@ -114,6 +115,7 @@ func TestScalars(t *testing.T) {
 			"chunk", []string{`"0000000000000001"`, `"ffffffffffffffff"`},
 			[]string{`"0000000000000000"`, `"000000000000001"`, `"00000000000000001"`, `"000000000000000G"`, `"000000000000000A"`, `"000000000000000/"`, `"000000000000000:"`, `1`, `""`},
 		},
+		{"node", []string{"1", "65535"}, []string{"0", "65536", "-1"}},
 		{"checksum", []string{`"00000000"`, `"deadbeef"`}, []string{`"0000000"`, `"000000000"`, `"DEADBEEF"`, `null`}},
 		{
 			"chunks", []string{`[]`, `[ "0000000000000001" , "0000000000000002" ]`},

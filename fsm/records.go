@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 
@@ -110,8 +109,6 @@ func (r *fileRecords) chunk() error {
 		return d.err
 	case id == 0:
 		return errors.New("it has no ID")
-	case !ascending(r.nodes):
-		return fmt.Errorf("the replicas of chunk %s are not in order", id)
 	}
 	if len(r.nodes) > fewReplicas {
 		c.setReplicas(slices.Clone(r.nodes))
