@@ -46,10 +46,10 @@ func checkRefs(s *State) error {
 	var faults []error
 	s.inodes.Scan(func(n *inode) bool {
 		size := int64(0)
-		for _, id := range n.chunks {
+		for _, id := range n.chunks() {
 			refs[id]++
 			if c, ok := s.chunks.Get(id); ok {
-				size += c.size
+				size += int64(c.size)
 			}
 		}
 		// What is being purged has lost some of its chunks.
@@ -63,7 +63,7 @@ func checkRefs(s *State) error {
 		for _, sealed := range u.sealed {
 			refs[sealed]++
 			if c, ok := s.chunks.Get(sealed); ok {
-				size += c.size
+				size += int64(c.size)
 			}
 		}
 		if size != u.size {
@@ -75,11 +75,11 @@ func checkRefs(s *State) error {
 		if c.refs != refs[id] {
 			faults = append(faults, fmt.Errorf("chunk %s counts %d references and has %d", id, c.refs, refs[id]))
 		}
-		if _, open := s.uploads.Get(c.upload); c.refs == 0 && !open && len(c.replicas) == 0 {
+		if _, open := s.uploads.Get(c.upload); c.refs == 0 && !open && c.replicaCount() == 0 {
 			faults = append(faults, fmt.Errorf("nothing is left of chunk %s, but it is not forgotten", id))
 		}
-		for _, num := range c.damaged {
-			if slices.Contains(c.replicas, num) {
+		for _, num := range c.damaged() {
+			if c.heldBy(num) {
 				faults = append(faults, fmt.Errorf("chunk %s is damaged on DataNode number %d and was replaced there", id, num))
 			}
 		}
@@ -101,7 +101,7 @@ func checkHeld(s *State) error {
 		digests[num] = digests[num].Add(id)
 	}
 	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
-		for _, num := range c.replicas {
+		for _, num := range c.replicas() {
 			if _, waiting := s.unconfirmed.Get(replica{node: num, chunk: id}); !waiting {
 				hold(num, id)
 			}
@@ -129,7 +129,7 @@ func checkHeld(s *State) error {
 func checkGarbage(s *State) error {
 	used := make(map[dfs.ChunkID]bool)
 	s.inodes.Scan(func(n *inode) bool {
-		for _, id := range n.chunks {
+		for _, id := range n.chunks() {
 			used[id] = true
 		}
 		return true
@@ -144,11 +144,11 @@ func checkGarbage(s *State) error {
 	var faults []error
 	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
 		since, listed := s.garbage.Get(id)
-		if is := !used[id] && len(c.replicas) > 0; is != listed {
+		if is := !used[id] && c.replicaCount() > 0; is != listed {
 			faults = append(faults, fmt.Errorf("chunk %s is garbage: %v; listed as garbage: %v", id, is, listed))
 		}
 		if listed {
-			garbage, replicas = garbage+1, replicas+int64(len(c.replicas))
+			garbage, replicas = garbage+1, replicas+int64(c.replicaCount())
 			if since == 0 || since > s.applied {
 				faults = append(faults, fmt.Errorf("chunk %s is garbage since %d", id, since))
 			}
@@ -202,10 +202,15 @@ func checkNames(s *State) error {
 
 func checkRequests(s *State) error {
 	var faults []error
-	s.requestOrder.Scan(func(index uint64, id dfs.RequestID) bool {
-		if known, ok := s.requests.Get(id); !ok || known.index != index {
-			faults = append(faults, fmt.Errorf("request %s of entry %d is not remembered", id, index))
+	last := uint64(0)
+	s.requestOrder.Scan(func(key uint64, r *request) bool {
+		if known, ok := s.requests.Get(r.id); !ok || known != r {
+			faults = append(faults, fmt.Errorf("request %s of entry %d is not remembered", r.id, r.index))
 		}
+		if r.index < last || key > s.lastRequest {
+			faults = append(faults, fmt.Errorf("request %s of entry %d is out of order", r.id, r.index))
+		}
+		last = r.index
 		return true
 	})
 	if s.requests.Len() != s.requestOrder.Len() || s.requests.Len() > maxRequests {
@@ -253,6 +258,12 @@ func busyRig(t testing.TB) *rig {
 	return r
 }
 
+func changeChunk(s *State, id dfs.ChunkID, change func(*chunk)) {
+	c, _ := s.chunks.Get(id)
+	change(&c)
+	s.chunks.Set(id, c)
+}
+
 // TestInvariantsAreSeen breaks each invariant, so that the checks of the other
 // tests are known to see it.
 func TestInvariantsAreSeen(t *testing.T) {
@@ -286,15 +297,15 @@ func TestInvariantsAreSeen(t *testing.T) {
 		{"inode ID used twice", "share an ID", func(s *State) { s.put(&inode{id: anyFile(s).id, parent: rootInode, name: "x"}) }},
 		{"inode beyond the counter", "counter", func(s *State) { s.nextInode-- }},
 		{"directory with chunks", "has chunks", func(s *State) {
-			s.link(&inode{parent: rootInode, name: "x", directory: true, chunks: []dfs.ChunkID{1}})
+			s.link(&inode{parent: rootInode, name: "x", directory: true, only: [1]dfs.ChunkID{1}})
 		}},
 		{"chunk beyond the counter", "counter", func(s *State) { s.nextChunk-- }},
 		{"upload beyond the counter", "counter", func(s *State) { s.nextUpload-- }},
 		{"node beyond the counter", "counter", func(s *State) { s.nextNode-- }},
 		{"missing counter", "counter", func(s *State) { s.nextNode = 0 }},
 		{"clock out of range", "clock", func(s *State) { s.clock = -1 }},
-		{"wrong number of references", "references", func(s *State) { c, _ := s.chunks.Get(anyFile(s).chunks[0]); c.refs = 5 }},
-		{"file of a chunk that is not there", "not there", func(s *State) { s.chunks.Delete(anyFile(s).chunks[0]) }},
+		{"wrong number of references", "references", func(s *State) { changeChunk(s, anyFile(s).chunks()[0], func(c *chunk) { c.refs = 5 }) }},
+		{"file of a chunk that is not there", "not there", func(s *State) { s.chunks.Delete(anyFile(s).chunks()[0]) }},
 		{"size of a file", "bytes", func(s *State) { anyFile(s).size++ }},
 		{"size of an upload", "bytes", func(s *State) { u, _ := s.uploads.Get(s.nextUpload - 1); u.size++ }},
 		{"chunk that nothing is left of", "forgotten", func(s *State) { s.allocate(new(upload), 12345, [][]NodeNum{{1}}) }},
@@ -311,20 +322,20 @@ func TestInvariantsAreSeen(t *testing.T) {
 			u, _ := s.uploads.Get(s.nextUpload - 1)
 			u.allocated[0].targets = []NodeNum{99}
 		}},
-		{"replicas out of order", "order", func(s *State) { c, _ := s.chunks.Get(1); c.replicas = []NodeNum{2, 1} }},
-		{"replica on a node that is not there", "not there", func(s *State) { c, _ := s.chunks.Get(1); c.replicas = []NodeNum{1, 2, 99} }},
-		{"replica that was not counted", "counts", func(s *State) { c, _ := s.chunks.Get(1); c.replicas = []NodeNum{1, 2, 3} }},
+		{"replicas out of order", "order", func(s *State) { changeChunk(s, 1, func(c *chunk) { c.setReplicas([]NodeNum{2, 1}) }) }},
+		{"replica on a node that is not there", "not there", func(s *State) { changeChunk(s, 1, func(c *chunk) { c.setReplicas([]NodeNum{1, 2, 99}) }) }},
+		{"replica that was not counted", "counts", func(s *State) { changeChunk(s, 1, func(c *chunk) { c.setReplicas([]NodeNum{1, 2, 3}) }) }},
 		{"digest", "counts", func(s *State) { n, _ := s.nodes.Get(1); n.digest++ }},
 		{"false agreement", "agree", func(s *State) { n, _ := s.nodes.Get(1); n.inventoried, n.count = true, n.held+1 }},
 		{"state of a node", "state", func(s *State) { n, _ := s.nodes.Get(1); n.liveness = Down + 1 }},
 		{"unconfirmed without replica", "no replica", func(s *State) { s.unconfirmed.Set(replica{3, 1, 1}) }},
 		{"orphan on no node", "not there", func(s *State) { s.orphans.Set(orphan{99, 77, 1}) }},
 		{"orphan of the future", "log entry", func(s *State) { s.orphans.Set(orphan{1, 77, s.applied + 1}) }},
-		{"orphan that is a chunk", "known and an orphan", func(s *State) { s.orphans.Set(orphan{1, anyFile(s).chunks[0], 1}) }},
-		{"chunk in use that never was handed out", "handed out", func(s *State) { s.unissued.Set(anyFile(s).chunks[0], 1) }},
+		{"orphan that is a chunk", "known and an orphan", func(s *State) { s.orphans.Set(orphan{1, anyFile(s).chunks()[0], 1}) }},
+		{"chunk in use that never was handed out", "handed out", func(s *State) { s.unissued.Set(anyFile(s).chunks()[0], 1) }},
 		{"orphan never handed out that is not listed", "not listed", func(s *State) { s.unissued.Delete(900_000) }},
 		{"orphan miscounted", "counted on", func(s *State) { s.unissued.Set(900_000, 2) }},
-		{"garbage that is in use", "is not", func(s *State) { s.garbage.Set(anyFile(s).chunks[0], 1) }},
+		{"garbage that is in use", "is not", func(s *State) { s.garbage.Set(anyFile(s).chunks()[0], 1) }},
 		{"garbage of an open upload", "is not", func(s *State) {
 			u, _ := s.uploads.Get(s.nextUpload - 1)
 			s.garbage.Set(u.allocated[0].id, 1)
@@ -337,7 +348,7 @@ func TestInvariantsAreSeen(t *testing.T) {
 		{"name in the trash", "in the trash", func(s *State) { s.link(&inode{parent: trashInode, name: "x"}) }},
 		{"request without order", "requests", func(s *State) { s.requestOrder.PopMin() }},
 		{"order without request", "remembered", func(s *State) { s.requests.Delete("request-0") }},
-		{"request of the future", "log entry", func(s *State) { s.requestOrder.Set(s.applied+1, "request-0") }},
+		{"request of the future", "log entry", func(s *State) { s.requestOrder.Set(s.lastRequest+1, &request{id: "request-0", index: s.applied + 1}) }},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -292,7 +292,7 @@ func (r *rig) replicas(id dfs.ChunkID) []NodeNum {
 	if !ok {
 		return nil
 	}
-	return c.replicas
+	return c.replicas()
 }
 
 // disk is what a DataNode really holds: it makes reports that add up.

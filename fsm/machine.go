@@ -122,15 +122,16 @@ func (s *State) advanceClock(stamp int64) {
 }
 
 func (s *State) remember(id dfs.RequestID, index uint64, command number, result Result, err error) {
-	r := &request{index: index, command: command, result: result}
+	r := &request{id: id, index: index, command: command, result: result}
 	if err != nil {
 		r.err = &dfs.Error{Code: dfs.CodeOf(err), Message: dfs.MessageOf(err)}
 	}
 	s.requests.Set(id, r)
-	s.requestOrder.Set(index, id)
+	s.lastRequest++
+	s.requestOrder.Set(s.lastRequest, r)
 	for s.requests.Len() > maxRequests {
 		_, oldest, _ := s.requestOrder.PopMin()
-		s.requests.Delete(oldest)
+		s.requests.Delete(oldest.id)
 	}
 }
 

@@ -24,7 +24,11 @@ func notDirectory(path string) error {
 }
 
 func (s *State) child(parent uint64, name string) *inode {
-	n, _ := s.inodes.Get(&inode{parent: parent, name: name})
+	key := s.keys.Get().(*inode)
+	key.parent, key.name = parent, name
+	n, _ := s.inodes.Get(key)
+	key.name = ""
+	s.keys.Put(key)
 	return n
 }
 
@@ -95,16 +99,18 @@ func (s *State) missing(path dfs.Path) (*inode, []string, error) {
 	return current, nil, nil
 }
 
-// makeDirectories makes the directories of path that are missing.
-func (s *State) makeDirectories(path dfs.Path) (*inode, error) {
-	current, names, err := s.missing(path)
-	if err != nil {
-		return nil, err
-	}
+// makeDirectories makes directories below each other, and returns the last.
+func (s *State) makeDirectories(top *inode, names []string) *inode {
 	for _, name := range names {
-		current = s.link(&inode{parent: current.id, name: name, directory: true, mtime: s.clock})
+		top = s.link(newDirectory(top.id, name, s.clock))
 	}
-	return current, nil
+	return top
+}
+
+// newDirectory returns a directory that is not linked yet. The name is one of a
+// path, which need not stay in memory for it.
+func newDirectory(parent uint64, name string, mtime int64) *inode {
+	return &inode{parent: parent, name: strings.Clone(name), directory: true, mtime: mtime}
 }
 
 // link gives a new inode its number and puts it into the tree.
@@ -176,9 +182,7 @@ func (c *Mkdir) apply(s *State) (Result, error) {
 	case len(names) > 1 && !c.Parents:
 		return Result{}, dfs.Errorf(dfs.NotFound, "there is no %s to make %q in; ask for parents to make it too", c.Path.Parent(), c.Path.Name())
 	}
-	for _, name := range names {
-		deepest = s.link(&inode{parent: deepest.id, name: name, directory: true, mtime: s.clock})
-	}
+	s.makeDirectories(deepest, names)
 	return Result{}, nil
 }
 
@@ -200,9 +204,9 @@ func (c *Delete) apply(s *State) (Result, error) {
 // discard takes n out of the namespace at once; what takes long is left to
 // Purge.
 func (s *State) discard(n *inode) {
-	light := !n.directory && len(n.chunks) <= maxDirectRelease
+	light := !n.directory && len(n.chunks()) <= maxDirectRelease
 	if light || n.directory && s.firstChild(n.id) == nil {
-		s.release(n.chunks)
+		s.release(n.chunks())
 		s.unlink(n)
 		return
 	}
@@ -236,16 +240,17 @@ func (c *Purge) apply(s *State) (Result, error) {
 // purgeLeaf removes an empty directory or a file with at most limit chunks; of
 // a larger file it releases that many. It returns the work done, at least 1.
 func (s *State) purgeLeaf(n *inode, limit int) int {
-	if rest := len(n.chunks) - limit; rest > 0 {
-		s.release(n.chunks[rest:])
+	chunks := n.chunks()
+	if rest := len(chunks) - limit; rest > 0 {
+		s.release(chunks[rest:])
 		shorter := *n
-		shorter.chunks = n.chunks[:rest:rest]
+		shorter.setChunks(chunks[:rest:rest])
 		s.put(&shorter)
 		return limit
 	}
-	s.release(n.chunks)
+	s.release(chunks)
 	s.unlink(n)
-	return 1 + len(n.chunks)
+	return 1 + len(chunks)
 }
 
 func (c *Rename) apply(s *State) (Result, error) {
@@ -269,7 +274,7 @@ func (c *Rename) apply(s *State) (Result, error) {
 	if s.child(parent.id, c.To.Name()) != nil {
 		return Result{}, dfs.Errorf(dfs.Exists, "%s exists; delete it first, or choose another name", c.To)
 	}
-	s.move(from, parent.id, c.To.Name())
+	s.move(from, parent.id, strings.Clone(c.To.Name())) // without the path around it
 	return Result{}, nil
 }
 
@@ -282,7 +287,7 @@ func (c *SetReplication) apply(s *State) (Result, error) {
 		return Result{}, err
 	}
 	changed := *n
-	changed.replication = c.Replication
+	changed.replication = uint8(c.Replication)
 	s.put(&changed)
 	return Result{}, nil
 }

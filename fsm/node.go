@@ -105,16 +105,13 @@ func (s *State) addReplica(n *node, id dfs.ChunkID) {
 		return
 	}
 	s.dropOrphan(n, id) // of a snapshot from before allocation kept clear of orphans
-	replicas, added := insertNode(c.replicas, n.num)
-	if !added {
+	if !c.addReplica(n.num) {
 		if _, waiting := s.unconfirmed.Delete(replica{node: n.num, chunk: id}); waiting {
 			n.hold(id)
 		}
 		return
 	}
-	changed := *c
-	changed.replicas, changed.damaged = replicas, replaced(c.damaged, n.num)
-	s.chunks.Set(id, &changed)
+	s.chunks.Set(id, c)
 	n.hold(id)
 }
 
@@ -157,23 +154,8 @@ func (s *State) dropDamaged(n *node, id dfs.ChunkID) {
 	if !known {
 		return
 	}
-	changed := *c
-	changed.damaged, _ = insertNode(c.damaged, n.num)
-	s.chunks.Set(id, &changed)
-}
-
-// replaced returns the nodes with damaged replicas after num got a new one: it
-// takes the place of its own or else of any other. The slice it is given stays
-// as it is.
-func replaced(damaged []NodeNum, num NodeNum) []NodeNum {
-	if len(damaged) <= 1 {
-		return nil
-	}
-	at, found := slices.BinarySearch(damaged, num)
-	if !found {
-		at = 0
-	}
-	return slices.Concat(damaged[:at], damaged[at+1:])
+	c.addDamaged(n.num)
+	s.chunks.Set(id, c)
 }
 
 // dropReplica takes note that the node does not hold the chunk any more, and
@@ -184,17 +166,14 @@ func (s *State) dropReplica(n *node, id dfs.ChunkID) bool {
 	if !known {
 		return false
 	}
-	at, holds := slices.BinarySearch(c.replicas, n.num)
-	if !holds {
+	if !c.dropReplica(n.num) {
 		return false
 	}
 	if _, waiting := s.unconfirmed.Delete(replica{node: n.num, chunk: id}); !waiting {
 		n.letGo(id)
 	}
-	changed := *c
-	changed.replicas = slices.Concat(c.replicas[:at], c.replicas[at+1:])
-	s.chunks.Set(id, &changed)
-	s.settle(id, &changed)
+	s.chunks.Set(id, c)
+	s.settle(id, &c)
 	return true
 }
 
@@ -222,19 +201,6 @@ func (n *node) hold(id dfs.ChunkID) {
 func (n *node) letGo(id dfs.ChunkID) {
 	n.held--
 	n.digest = n.digest.Remove(id)
-}
-
-// insertNode returns nodes, sorted, with num, and whether it was missing.
-// The slice it is given stays as it is.
-func insertNode(nodes []NodeNum, num NodeNum) ([]NodeNum, bool) {
-	at, found := slices.BinarySearch(nodes, num)
-	if found {
-		return nodes, false
-	}
-	grown := make([]NodeNum, 0, len(nodes)+1)
-	grown = append(grown, nodes[:at]...)
-	grown = append(grown, num)
-	return append(grown, nodes[at:]...), true
 }
 
 func (c *SetLiveness) apply(s *State) (Result, error) {

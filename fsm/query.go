@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"slices"
 	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -108,7 +107,7 @@ func (s *State) Stat(path dfs.Path) (Entry, error) {
 func (n *inode) entry(path string) Entry {
 	return Entry{
 		Path: path, Name: n.name, Inode: n.id, Directory: n.directory, MTime: time.UnixMilli(n.mtime),
-		Size: n.size, Replication: n.replication, ChunkSize: n.chunkSize, Chunks: len(n.chunks),
+		Size: n.size, Replication: int(n.replication), ChunkSize: int64(n.chunkSize), Chunks: len(n.chunks()),
 	}
 }
 
@@ -118,19 +117,36 @@ func (s *State) File(path dfs.Path) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
-	file := File{Entry: n.entry(path.String()), Contents: make([]Chunk, 0, len(n.chunks))}
-	for _, id := range n.chunks {
+	file := File{Entry: n.entry(path.String()), Contents: make([]Chunk, 0, len(n.chunks()))}
+	for _, id := range n.chunks() {
 		c, ok := s.chunks.Get(id)
 		if !ok {
 			return File{}, dfs.Errorf(dfs.Corrupt, "%s refers to chunk %s, which the namespace does not know", path, id)
 		}
-		file.Contents = append(file.Contents, c.view(id))
+		file.Contents = append(file.Contents, c.view(id, c.replicas()))
 	}
 	return file, nil
 }
 
-func (c *chunk) view(id dfs.ChunkID) Chunk {
-	return Chunk{id, c.size, c.checksum, int(c.refs), c.replicas, c.damaged}
+// view shows the chunk with a list of its replicas.
+func (c *chunk) view(id dfs.ChunkID, replicas []NodeNum) Chunk {
+	return Chunk{id, int64(c.size), c.checksum, int(c.refs), replicas, c.damaged()}
+}
+
+// nodeSlab is memory for many short lists. Whoever keeps one of them keeps the
+// slab, so it is small.
+type nodeSlab []NodeNum
+
+const nodeSlabSize = 64
+
+// replicas returns what c.replicas would.
+func (b *nodeSlab) replicas(c *chunk) []NodeNum {
+	begin, count := len(*b), c.replicaCount()
+	if cap(*b)-begin < count {
+		*b, begin = make(nodeSlab, 0, max(nodeSlabSize, count)), 0
+	}
+	*b = c.appendReplicas(*b)
+	return (*b)[begin:len(*b):len(*b)]
 }
 
 // Chunk returns what is known of a chunk.
@@ -139,7 +155,7 @@ func (s *State) Chunk(id dfs.ChunkID) (Chunk, bool) {
 	if !ok {
 		return Chunk{}, false
 	}
-	return c.view(id), true
+	return c.view(id, c.replicas()), true
 }
 
 // Walk calls fn with every file that a path leads to, until fn returns false.
@@ -151,6 +167,7 @@ func (s *State) Walk(fn func(*File) bool) {
 	var prefix string
 	var reachable bool
 	var file File
+	var slab nodeSlab
 	s.inodes.Scan(func(n *inode) bool {
 		if n.directory {
 			return true
@@ -163,12 +180,12 @@ func (s *State) Walk(fn func(*File) bool) {
 			return true
 		}
 		file.Entry, file.Contents = n.entry(prefix+"/"+n.name), file.Contents[:0]
-		for _, id := range n.chunks {
-			c, ok := s.Chunk(id)
-			if !ok {
-				c = Chunk{ID: id} // no replica: a reader finds none either
+		for _, id := range n.chunks() {
+			view := Chunk{ID: id} // no replica: a reader finds none either
+			if c, ok := s.chunks.Get(id); ok {
+				view = c.view(id, slab.replicas(&c))
 			}
-			file.Contents = append(file.Contents, c)
+			file.Contents = append(file.Contents, view)
 		}
 		return fn(&file)
 	})
@@ -214,8 +231,8 @@ func (s *State) GarbageAfter(after dfs.ChunkID, fn func(Garbage) bool) {
 	}
 	s.garbage.Ascend(after+1, func(id dfs.ChunkID, since uint64) bool {
 		// What is deleted for it had better be looked at twice.
-		if c, ok := s.chunks.Get(id); ok && s.unused(c) {
-			return fn(Garbage{id, since, c.replicas})
+		if c, ok := s.chunks.Get(id); ok && s.unused(&c) {
+			return fn(Garbage{id, since, c.replicas()})
 		}
 		return true
 	})
@@ -317,7 +334,7 @@ func (s *State) InFlight(fn func(target NodeNum, chunkSize int64)) {
 				continue
 			}
 			for _, num := range a.targets {
-				if !slices.Contains(c.replicas, num) {
+				if !c.heldBy(num) {
 					fn(num, u.chunkSize)
 				}
 			}
@@ -390,7 +407,7 @@ func (s *State) Trashed() bool { return s.firstChild(trashInode) != nil }
 func (s *State) Reported(num NodeNum, id dfs.ChunkID) bool {
 	if c, ok := s.chunks.Get(id); ok {
 		_, waiting := s.unconfirmed.Get(replica{node: num, chunk: id})
-		return !waiting && slices.Contains(c.replicas, num)
+		return !waiting && c.heldBy(num)
 	}
 	_, known := s.orphans.Get(orphan{node: num, chunk: id})
 	return known
@@ -407,7 +424,7 @@ func (s *State) ReportedBetween(num NodeNum, after, through dfs.ChunkID, fn func
 		if id > through {
 			return false
 		}
-		if slices.Contains(c.replicas, num) {
+		if c.heldBy(num) {
 			if _, waiting := s.unconfirmed.Get(replica{node: num, chunk: id}); !waiting {
 				fn(id)
 			}

@@ -2,13 +2,11 @@ package fsm
 
 import (
 	"archive/tar"
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
+	"math"
 
 	"github.com/tidwall/btree"
 
@@ -59,214 +57,178 @@ func readDocument(s *State, r io.Reader, size int64, read func(*State, *document
 	if err := read(s, newDocumentReader(body)); err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.Discard, body); err != nil { // white space, or damage that the checksum will show
-		return err
-	}
 	tail := make([]byte, tailLength)
 	if _, err := io.ReadFull(r, tail); err != nil {
 		return fmt.Errorf("it ends too early: %w", err)
 	}
-	want := fmt.Sprintf(",\n\"crc32c\":\"%s\"}\n", dfs.Checksum(sum.Sum32()))
-	if !bytes.Equal(tail, []byte(want)) {
+	if string(tail) != tailFor(dfs.Checksum(sum.Sum32())) {
 		return errors.New("its checksum does not match")
 	}
 	return nil
 }
 
-// documentReader reads a document token by token, a record at a time.
+// documentReader reads a document, a record at a time, up to its tail.
 type documentReader struct {
-	json   *json.Decoder
-	counts map[string]int
+	*jsonReader
+	counts []sectionCount
 }
 
 func newDocumentReader(r io.Reader) *documentReader {
-	decoder := json.NewDecoder(r)
-	decoder.DisallowUnknownFields() // to leave out what a newer version wrote would make this copy differ
-	return &documentReader{json: decoder, counts: make(map[string]int)}
+	return &documentReader{jsonReader: newJSONReader(r)}
 }
 
-// header reads the scalar fields up to, and the name of, the first section.
-func (d *documentReader) header(v any, first string) error {
-	if err := d.expect(json.Delim('{')); err != nil {
-		return err
+// header reads the fields before the section called first, and its name. field
+// reads the value of a field, or returns false when it does not know it: to leave
+// out what a newer version wrote would make this copy differ. The format comes
+// first: it decides what the rest means.
+func (d *documentReader) header(first string, field func(key []byte) bool) error {
+	d.expect('{')
+	if key := d.key(); d.err == nil && string(key) != "format" {
+		d.failf("%.40q where its format was expected", key)
 	}
-	fields := make(map[string]json.RawMessage)
-	for len(fields) <= 32 {
-		key, err := d.json.Token()
-		if err != nil {
-			return err
-		}
-		if key == first {
-			return decodeHeader(fields, v)
-		}
-		name, ok := key.(string)
-		if !ok {
-			return fmt.Errorf("%v where the name of a field was expected", key)
-		}
-		var value json.RawMessage
-		if err := d.json.Decode(&value); err != nil {
-			return err
-		}
-		fields[name] = value
+	if format := d.uint(math.MaxUint64); d.err == nil && format != snapshotFormat {
+		return fmt.Errorf("it has format %d and this version reads %d; upgrade this NameNode", format, snapshotFormat)
 	}
-	return errors.New("the header does not end")
+	for d.expect(','); d.err == nil; d.expect(',') {
+		key := d.key()
+		switch {
+		case string(key) == first:
+			return d.err
+		case d.err == nil && !field(key) && d.err == nil:
+			d.failf("a field of the header that is not known")
+		}
+	}
+	return d.err
 }
 
-// decodeHeader looks at the format first: it decides what the rest means.
-func decodeHeader(fields map[string]json.RawMessage, v any) error {
-	if format := string(fields["format"]); format != strconv.Itoa(snapshotFormat) {
-		return fmt.Errorf("it has format %.10q and this version reads %d; upgrade this NameNode", format, snapshotFormat)
-	}
-	whole, err := json.Marshal(fields)
-	if err != nil {
-		return err
-	}
-	decoder := json.NewDecoder(bytes.NewReader(whole))
-	decoder.DisallowUnknownFields()
-	return decoder.Decode(v)
-}
-
-func (d *documentReader) expect(want json.Token) error {
-	got, err := d.json.Token()
-	if err != nil {
-		return err
-	}
-	if got != want {
-		return fmt.Errorf("%v where %v was expected", got, want)
-	}
-	return nil
-}
-
-// section reads the array called name into records, and then the name of what
-// follows it.
-func section[T any](d *documentReader, name, next string, add func(*T) error) error {
-	if err := d.expect(json.Delim('[')); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
+// section reads the array called name, whose name was read, and then the name of
+// what follows it. read reads a record.
+func (d *documentReader) section(name, next string, read func() error) error {
 	count := 0
-	for d.json.More() {
-		record := new(T)
-		if err := d.json.Decode(record); err != nil {
-			return fmt.Errorf("%s, record %d: %w", name, count, err)
+	d.list(func() {
+		err := read()
+		if d.err == nil && err != nil {
+			d.fail(err)
 		}
-		if err := add(record); err != nil {
-			return fmt.Errorf("%s, record %d: %w", name, count, err)
+		if d.err != nil {
+			d.err = fmt.Errorf("%s, record %d: %w", name, count, d.err)
 		}
 		count++
+	})
+	d.counts = append(d.counts, sectionCount{name, count})
+	d.expect(',')
+	if key := d.key(); d.err == nil && string(key) != next {
+		d.failf("%.40q where %q was expected", key, next)
 	}
-	if err := d.expect(json.Delim(']')); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	d.counts[name] = count
-	return d.expect(next)
+	return d.err
 }
 
-func (d *documentReader) checkCounts() error {
-	var said map[string]int
-	if err := d.json.Decode(&said); err != nil {
-		return err
-	}
-	if len(said) != len(d.counts) {
+// finish compares the counts, and makes sure that nothing follows them.
+func (d *documentReader) finish() error {
+	agreed := 0
+	d.object(func(key []byte) bool {
+		for _, known := range d.counts {
+			if known.name != string(key) {
+				continue
+			}
+			if said := d.uint(math.MaxInt64); d.err == nil && said != uint64(known.count) {
+				d.failf("it holds %d %s and says %d", known.count, known.name, said)
+			}
+			agreed++
+			return true
+		}
+		return false
+	})
+	if d.err == nil && agreed != len(d.counts) {
 		return errors.New("its counts are not complete")
 	}
-	for name, count := range d.counts {
-		if said[name] != count {
-			return fmt.Errorf("it holds %d %s and says %d", count, name, said[name])
-		}
-	}
-	return nil
+	d.rest()
+	return d.err
 }
 
 func readFiles(s *State, d *documentReader) error {
-	var h filesHeader
-	if err := d.header(&h, "inodes"); err != nil {
+	err := d.header("inodes", func(key []byte) bool {
+		switch string(key) {
+		case "cluster_id":
+			s.clusterID = dfs.ClusterID(d.string())
+		case "applied_index":
+			s.applied = d.uint(math.MaxUint64)
+		case "clock_ms":
+			s.clock = d.int()
+		case "next_inode":
+			s.nextInode = d.uint(math.MaxUint64)
+		case "next_chunk":
+			s.nextChunk = d.chunk()
+		case "next_upload":
+			s.nextUpload = dfs.UploadID(d.id())
+		default:
+			return false
+		}
+		return true
+	})
+	if err != nil {
 		return err
 	}
-	s.clusterID, s.applied, s.clock = h.ClusterID, h.AppliedIndex, h.ClockMS
-	s.nextInode, s.nextChunk, s.nextUpload = h.NextInode, h.NextChunk, h.NextUpload
-	if err := section(d, "inodes", "chunks", s.restoreInode); err != nil {
+	r := &fileRecords{s: s, d: d}
+	if err := d.section("inodes", "chunks", r.inode); err != nil {
 		return err
 	}
-	if err := section(d, "chunks", "uploads", s.restoreChunk); err != nil {
+	if err := d.section("chunks", "uploads", r.chunk); err != nil {
 		return err
 	}
-	if err := section(d, "uploads", "requests", s.restoreUpload); err != nil {
+	if err := d.section("uploads", "requests", r.upload); err != nil {
 		return err
 	}
-	if err := section(d, "requests", "counts", s.restoreRequest); err != nil {
+	if err := d.section("requests", "counts", r.request); err != nil {
 		return err
 	}
-	return d.checkCounts()
+	return d.finish()
 }
 
 func readNodes(s *State, d *documentReader) error {
-	var h nodesHeader
-	if err := d.header(&h, "nodes"); err != nil {
+	var cluster dfs.ClusterID
+	var applied uint64
+	err := d.header("nodes", func(key []byte) bool {
+		switch string(key) {
+		case "cluster_id":
+			cluster = dfs.ClusterID(d.string())
+		case "applied_index":
+			applied = d.uint(math.MaxUint64)
+		case "next_node":
+			s.nextNode = NodeNum(d.uint(maxNodes))
+		default:
+			return false
+		}
+		return true
+	})
+	if err != nil {
 		return err
 	}
-	if h.ClusterID != s.clusterID || h.AppliedIndex != s.applied {
+	if cluster != s.clusterID || applied != s.applied {
 		return fmt.Errorf("it is of another moment than %s", FilesDocument)
 	}
-	s.nextNode = h.NextNode
-	if err := section(d, "nodes", "members", s.restoreNode); err != nil {
+	r := &nodeRecords{s: s, d: d}
+	if err := d.section("nodes", "members", r.node); err != nil {
 		return err
 	}
-	if err := section(d, "members", "unconfirmed", s.restoreMember); err != nil {
+	if err := d.section("members", "unconfirmed", r.member); err != nil {
 		return err
 	}
-	if err := section(d, "unconfirmed", "orphans", s.restoreUnconfirmed); err != nil {
+	if err := d.section("unconfirmed", "orphans", r.unconfirmed); err != nil {
 		return err
 	}
-	if err := section(d, "orphans", "counts", s.restoreOrphan); err != nil {
+	if err := d.section("orphans", "counts", r.orphan); err != nil {
 		return err
 	}
-	return d.checkCounts()
-}
-
-func (s *State) restoreInode(r *inodeRecord) error {
-	if r.Type != typeFile && r.Type != typeDirectory {
-		return fmt.Errorf("type %.40q is not known", r.Type)
-	}
-	if err := dfs.CheckName(r.Name); err != nil {
-		return err
-	}
-	if s.child(r.Parent, r.Name) != nil {
-		return errTwice
-	}
-	s.put(&inode{
-		parent: r.Parent, name: r.Name, id: r.ID, directory: r.Type == typeDirectory, mtime: r.MTimeMS,
-		size: r.Size, replication: r.Replication, chunkSize: r.ChunkSize, chunks: r.Chunks,
-	})
-	return nil
+	return d.finish()
 }
 
 var errTwice = errors.New("it is there twice")
 
 // setOnce puts a record into its tree, which must not hold one of this key.
 func setOnce[K cmp.Ordered, V any](tree *btree.Map[K, V], key K, value V) error {
-	if _, replaced := tree.Set(key, value); replaced {
+	if _, replaced := tree.Load(key, value); replaced {
 		return errTwice
-	}
-	return nil
-}
-
-func (s *State) restoreUnconfirmed(r *replicaRecord) error {
-	if _, replaced := s.unconfirmed.Set(replica{r.Node, r.Chunk, r.SinceMS}); replaced {
-		return errTwice
-	}
-	return nil
-}
-
-func (s *State) restoreOrphan(r *orphanRecord) error {
-	if r.Since == 0 {
-		r.Since = s.applied // an older snapshot does not say
-	}
-	if _, replaced := s.orphans.Set(orphan{r.Node, r.Chunk, r.Since}); replaced {
-		return errTwice
-	}
-	if r.Unissued || r.Chunk >= s.nextChunk {
-		nodes, _ := s.unissued.Get(r.Chunk)
-		s.unissued.Set(r.Chunk, nodes+1)
 	}
 	return nil
 }
@@ -274,61 +236,9 @@ func (s *State) restoreOrphan(r *orphanRecord) error {
 // findGarbage takes up the garbage that an older snapshot does not mark as such.
 func (s *State) findGarbage() {
 	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
-		if len(c.replicas) > 0 {
+		if c.replicaCount() > 0 {
 			s.settle(id, c)
 		}
 		return true
 	})
-}
-
-func (s *State) restoreChunk(r *chunkRecord) error {
-	if r.Garbage > 0 {
-		s.garbage.Set(r.ID, r.Garbage)
-	}
-	return setOnce(s.chunks, r.ID, &chunk{
-		size: r.Size, checksum: r.Checksum, refs: r.Refs, upload: dfs.UploadID(r.Upload),
-		replicas: r.Replicas, damaged: r.Damaged,
-	})
-}
-
-func (s *State) restoreUpload(r *uploadRecord) error {
-	u := &upload{
-		parent: r.Parent, name: r.Name, base: r.Base, overwrite: r.Overwrite, replication: r.Replication,
-		chunkSize: r.ChunkSize, touched: r.TouchedMS, sealed: r.Sealed, size: r.Size,
-	}
-	for _, a := range r.Allocated {
-		u.allocated = append(u.allocated, allocated{a.ID, a.Targets})
-	}
-	return setOnce(s.uploads, r.ID, u)
-}
-
-func (s *State) restoreRequest(r *requestRecord) error {
-	known := &request{index: r.Index, command: r.Command, result: Result{
-		Index: r.At, Upload: dfs.UploadID(r.Upload), First: dfs.ChunkID(r.First), Count: r.Count,
-		Path: r.Path, Size: r.Size, Node: r.Node, NeedInventory: r.Need, More: r.More,
-	}}
-	if r.Code != "" {
-		known.err = &dfs.Error{Code: r.Code, Message: r.Message}
-	}
-	if err := setOnce(s.requests, r.ID, known); err != nil {
-		return err
-	}
-	return setOnce(s.requestOrder, r.Index, r.ID)
-}
-
-func (s *State) restoreNode(r *nodeRecord) error {
-	n := &node{
-		num: r.Num, id: r.ID, url: r.URL, rack: r.Rack, instance: r.Instance,
-		incarnation: r.Incarnation, seq: r.Seq, capacity: r.Capacity, used: r.Used, free: r.Free,
-		writable: r.Writable, liveness: r.Liveness, service: r.Service, lastHeartbeat: r.LastHeartbeatMS,
-		count: r.Count, held: r.Held, digest: r.Digest, inventoried: r.Inventoried,
-	}
-	if err := setOnce(s.nodes, r.Num, n); err != nil {
-		return err
-	}
-	return setOnce(s.nodesByID, r.ID, r.Num)
-}
-
-func (s *State) restoreMember(r *memberRecord) error {
-	return setOnce(s.members, r.ID, &member{r.ID, r.Instance, r.URL, r.RaftAddr, r.Removed})
 }

@@ -1,10 +1,6 @@
 package fsm
 
 import (
-	"bufio"
-	"encoding/json"
-	"fmt"
-	"hash"
 	"io"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -19,154 +15,61 @@ const (
 // snapshotFormat is raised when a reader of the earlier one would go wrong.
 const snapshotFormat = 1
 
-// A document is one JSON object: first the header, then one array per kind of
-// record with a record a line, then how many there were of each, then the
-// CRC-32C of all bytes before the comma that leads to it. That comma begins a
-// tail of fixed length, so that a reader knows where the checksum lies.
-
-type filesHeader struct {
-	Format       int           `json:"format"`
-	ClusterID    dfs.ClusterID `json:"cluster_id"`
-	AppliedIndex uint64        `json:"applied_index"`
-	ClockMS      int64         `json:"clock_ms"`
-	NextInode    uint64        `json:"next_inode"`
-	NextChunk    dfs.ChunkID   `json:"next_chunk"`
-	NextUpload   dfs.UploadID  `json:"next_upload"`
-}
-
-type nodesHeader struct {
-	Format       int           `json:"format"`
-	ClusterID    dfs.ClusterID `json:"cluster_id"`
-	AppliedIndex uint64        `json:"applied_index"`
-	NextNode     NodeNum       `json:"next_node"`
-}
-
-type inodeRecord struct {
-	ID          uint64        `json:"id"`
-	Parent      uint64        `json:"parent"`
-	Name        string        `json:"name"`
-	Type        string        `json:"type"`
-	MTimeMS     int64         `json:"mtime_ms"`
-	Size        int64         `json:"size,omitempty"`
-	Replication int           `json:"replication,omitempty"`
-	ChunkSize   int64         `json:"chunk_size,omitempty"`
-	Chunks      []dfs.ChunkID `json:"chunks,omitempty"`
-}
+// idDigits and checksumDigits are how long the texts of IDs and checksums are.
+const (
+	idDigits       = 16
+	checksumDigits = 8
+)
 
 const (
 	typeFile      = "file"
 	typeDirectory = "directory"
 )
 
-type chunkRecord struct {
-	ID       dfs.ChunkID  `json:"id"`
-	Size     int64        `json:"size"`
-	Checksum dfs.Checksum `json:"crc32c"`
-	Refs     uint32       `json:"refs"`
-	Upload   uint64       `json:"upload"`
-	Replicas []NodeNum    `json:"replicas,omitempty"`
-	Damaged  []NodeNum    `json:"damaged,omitempty"`
-	Garbage  uint64       `json:"garbage_since,omitempty"`
-}
-
-type allocatedRecord struct {
-	ID      dfs.ChunkID `json:"id"`
-	Targets []NodeNum   `json:"targets"`
-}
-
-type uploadRecord struct {
-	ID          dfs.UploadID      `json:"id"`
-	Parent      uint64            `json:"parent"`
-	Name        string            `json:"name"`
-	Base        uint64            `json:"base,omitempty"`
-	Overwrite   bool              `json:"overwrite,omitempty"`
-	Replication int               `json:"replication"`
-	ChunkSize   int64             `json:"chunk_size"`
-	TouchedMS   int64             `json:"touched_ms"`
-	Allocated   []allocatedRecord `json:"allocated,omitempty"`
-	Sealed      []dfs.ChunkID     `json:"sealed,omitempty"`
-	Size        int64             `json:"size,omitempty"`
-}
-
-type requestRecord struct {
-	ID      dfs.RequestID `json:"id"`
-	Index   uint64        `json:"index"`
-	Command number        `json:"command"`
-	At      uint64        `json:"at,omitempty"`
-	Upload  uint64        `json:"upload,omitempty"`
-	First   uint64        `json:"first,omitempty"`
-	Count   int           `json:"count,omitempty"`
-	Path    string        `json:"path,omitempty"`
-	Size    int64         `json:"size,omitempty"`
-	Node    NodeNum       `json:"node,omitempty"`
-	Need    []NodeNum     `json:"need_inventory,omitempty"`
-	More    bool          `json:"more,omitempty"`
-	Code    dfs.Code      `json:"code,omitempty"`
-	Message string        `json:"message,omitempty"`
-}
-
-type nodeRecord struct {
-	Num             NodeNum    `json:"num"`
-	ID              dfs.NodeID `json:"id"`
-	URL             string     `json:"url"`
-	Rack            string     `json:"rack"`
-	Instance        string     `json:"instance"`
-	Incarnation     uint64     `json:"incarnation"`
-	Seq             uint64     `json:"seq"`
-	Capacity        int64      `json:"capacity"`
-	Used            int64      `json:"used"`
-	Free            int64      `json:"free"`
-	Writable        bool       `json:"writable"`
-	Liveness        Liveness   `json:"liveness"`
-	Service         Service    `json:"service"`
-	LastHeartbeatMS int64      `json:"last_heartbeat_ms"`
-	Count           int64      `json:"count"`
-	Held            int64      `json:"held"`
-	Digest          dfs.Digest `json:"digest"`
-	Inventoried     bool       `json:"inventoried"`
-}
-
-type memberRecord struct {
-	ID       dfs.NodeID `json:"id"`
-	Instance string     `json:"instance"`
-	URL      string     `json:"url"`
-	RaftAddr string     `json:"raft_addr"`
-	Removed  bool       `json:"removed,omitempty"`
-}
-
-type replicaRecord struct {
-	Node    NodeNum     `json:"node"`
-	Chunk   dfs.ChunkID `json:"chunk"`
-	SinceMS int64       `json:"since_ms"`
-}
-
-type orphanRecord struct {
-	Node     NodeNum     `json:"node"`
-	Chunk    dfs.ChunkID `json:"chunk"`
-	Since    uint64      `json:"since"`
-	Unissued bool        `json:"unissued,omitempty"`
-	SinceMS  int64       `json:"since_ms,omitempty"` // of older snapshots, which have no Since
-}
+// A document is one JSON object: first the header, then one array per kind of
+// record with a record a line, then how many there were of each, then the
+// CRC-32C of all bytes before the comma that leads to it. That comma begins a
+// tail of fixed length, so that a reader knows where the checksum lies.
+//
+// What is zero and says nothing is left out. The texts are those that
+// encoding/json would write.
 
 // WriteFiles writes files.json: namespace, chunks, uploads and requests. The
 // same state gives the same bytes on every NameNode.
 func (s *State) WriteFiles(w io.Writer) error {
-	d := newDocument(w, filesHeader{
-		snapshotFormat, s.clusterID, s.applied, s.clock, s.nextInode, s.nextChunk, s.nextUpload,
-	})
+	d := newDocument(w)
+	d.text.uint(`{"format":`, snapshotFormat)
+	d.text.string(`,"cluster_id":`, string(s.clusterID))
+	d.text.uint(`,"applied_index":`, s.applied)
+	d.text.int(`,"clock_ms":`, s.clock)
+	d.text.uint(`,"next_inode":`, s.nextInode)
+	d.text.chunk(`,"next_chunk":`, s.nextChunk)
+	d.text.hex(`,"next_upload":`, uint64(s.nextUpload), idDigits)
 	d.begin("inodes")
-	s.inodes.Scan(func(n *inode) bool { return d.record(n.record()) })
+	s.inodes.Scan(func(n *inode) bool {
+		n.write(d.record())
+		return d.recorded()
+	})
 	d.begin("chunks")
+	var nodes []NodeNum
 	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
-		since, _ := s.garbage.Get(id)
-		return d.record(chunkRecord{id, c.size, c.checksum, c.refs, uint64(c.upload), c.replicas, c.damaged, since})
+		nodes = c.appendReplicas(nodes[:0])
+		since := uint64(0)
+		if c.refs == 0 {
+			since, _ = s.garbage.Get(id)
+		}
+		c.write(d.record(), id, nodes, since)
+		return d.recorded()
 	})
 	d.begin("uploads")
-	s.uploads.Scan(func(id dfs.UploadID, u *upload) bool { return d.record(u.record(id)) })
+	s.uploads.Scan(func(id dfs.UploadID, u *upload) bool {
+		u.write(d.record(), id)
+		return d.recorded()
+	})
 	d.begin("requests")
-	s.requestOrder.Scan(func(_ uint64, id dfs.RequestID) bool {
-		r, _ := s.requests.Get(id)
-		return d.record(r.record(id))
+	s.requestOrder.Scan(func(_ uint64, r *request) bool {
+		r.write(d.record())
+		return d.recorded()
 	})
 	return d.finish()
 }
@@ -174,139 +77,164 @@ func (s *State) WriteFiles(w io.Writer) error {
 // WriteNodes writes nodes.json: DataNodes, what is known of each, and the
 // NameNodes.
 func (s *State) WriteNodes(w io.Writer) error {
-	d := newDocument(w, nodesHeader{snapshotFormat, s.clusterID, s.applied, s.nextNode})
+	d := newDocument(w)
+	d.text.uint(`{"format":`, snapshotFormat)
+	d.text.string(`,"cluster_id":`, string(s.clusterID))
+	d.text.uint(`,"applied_index":`, s.applied)
+	d.text.uint(`,"next_node":`, uint64(s.nextNode))
 	d.begin("nodes")
-	s.nodes.Scan(func(_ NodeNum, n *node) bool { return d.record(n.record()) })
+	s.nodes.Scan(func(_ NodeNum, n *node) bool {
+		n.write(d.record())
+		return d.recorded()
+	})
 	d.begin("members")
 	s.members.Scan(func(_ dfs.NodeID, m *member) bool {
-		return d.record(memberRecord{m.id, m.instance, m.url, m.raftAddr, m.removed})
+		m.write(d.record())
+		return d.recorded()
 	})
 	d.begin("unconfirmed")
-	s.unconfirmed.Scan(func(r replica) bool { return d.record(replicaRecord{r.node, r.chunk, r.since}) })
+	s.unconfirmed.Scan(func(r replica) bool {
+		t := d.record()
+		t.uint(`{"node":`, uint64(r.node))
+		t.chunk(`,"chunk":`, r.chunk)
+		t.int(`,"since_ms":`, r.since)
+		t.raw("}")
+		return d.recorded()
+	})
 	d.begin("orphans")
 	s.orphans.Scan(func(o orphan) bool {
 		_, unissued := s.unissued.Get(o.chunk)
-		return d.record(orphanRecord{Node: o.node, Chunk: o.chunk, Since: o.since, Unissued: unissued})
+		o.write(d.record(), unissued)
+		return d.recorded()
 	})
 	return d.finish()
 }
 
-func (n *inode) record() inodeRecord {
-	r := inodeRecord{
-		ID: n.id, Parent: n.parent, Name: n.name, Type: typeFile, MTimeMS: n.mtime,
-		Size: n.size, Replication: n.replication, ChunkSize: n.chunkSize, Chunks: n.chunks,
-	}
+func (n *inode) write(t *jsonText) {
+	t.uint(`{"id":`, n.id)
+	t.uint(`,"parent":`, n.parent)
+	t.string(`,"name":`, n.name)
 	if n.directory {
-		r.Type = typeDirectory
+		t.raw(`,"type":"` + typeDirectory + `"`)
+	} else {
+		t.raw(`,"type":"` + typeFile + `"`)
 	}
-	return r
+	t.int(`,"mtime_ms":`, n.mtime)
+	t.someInt(`,"size":`, n.size)
+	t.someUint(`,"replication":`, uint64(n.replication))
+	t.someInt(`,"chunk_size":`, int64(n.chunkSize))
+	if chunks := n.chunks(); len(chunks) > 0 {
+		t.chunks(`,"chunks":`, chunks)
+	}
+	t.raw("}")
 }
 
-func (u *upload) record(id dfs.UploadID) uploadRecord {
-	r := uploadRecord{
-		ID: id, Parent: u.parent, Name: u.name, Base: u.base, Overwrite: u.overwrite,
-		Replication: u.replication, ChunkSize: u.chunkSize, TouchedMS: u.touched,
-		Sealed: u.sealed, Size: u.size,
+func (c *chunk) write(t *jsonText, id dfs.ChunkID, replicas []NodeNum, garbageSince uint64) {
+	t.chunk(`{"id":`, id)
+	t.int(`,"size":`, int64(c.size))
+	t.hex(`,"crc32c":`, uint64(c.checksum), checksumDigits)
+	t.uint(`,"refs":`, uint64(c.refs))
+	t.uint(`,"upload":`, uint64(c.upload))
+	if len(replicas) > 0 {
+		t.nodes(`,"replicas":`, replicas)
 	}
-	for _, a := range u.allocated {
-		r.Allocated = append(r.Allocated, allocatedRecord{a.id, a.targets})
+	if damaged := c.damaged(); len(damaged) > 0 {
+		t.nodes(`,"damaged":`, damaged)
 	}
-	return r
+	t.someUint(`,"garbage_since":`, garbageSince)
+	t.raw("}")
 }
 
-func (r *request) record(id dfs.RequestID) requestRecord {
-	record := requestRecord{
-		ID: id, Index: r.index, Command: r.command, At: r.result.Index, Upload: uint64(r.result.Upload),
-		First: uint64(r.result.First), Count: r.result.Count, Path: r.result.Path, Size: r.result.Size,
-		Node: r.result.Node, Need: r.result.NeedInventory, More: r.result.More,
+func (u *upload) write(t *jsonText, id dfs.UploadID) {
+	t.hex(`{"id":`, uint64(id), idDigits)
+	t.uint(`,"parent":`, u.parent)
+	t.string(`,"name":`, u.name)
+	t.someUint(`,"base":`, u.base)
+	if u.overwrite {
+		t.raw(`,"overwrite":true`)
+	}
+	t.int(`,"replication":`, int64(u.replication))
+	t.int(`,"chunk_size":`, u.chunkSize)
+	t.int(`,"touched_ms":`, u.touched)
+	if len(u.allocated) > 0 {
+		t.raw(`,"allocated":[`)
+		for i, a := range u.allocated {
+			t.chunk(comma(i)+`{"id":`, a.id)
+			t.nodes(`,"targets":`, a.targets)
+			t.raw("}")
+		}
+		t.raw("]")
+	}
+	if len(u.sealed) > 0 {
+		t.chunks(`,"sealed":`, u.sealed)
+	}
+	t.someInt(`,"size":`, u.size)
+	t.raw("}")
+}
+
+func (r *request) write(t *jsonText) {
+	t.string(`{"id":`, string(r.id))
+	t.uint(`,"index":`, r.index)
+	t.uint(`,"command":`, uint64(r.command))
+	t.someUint(`,"at":`, r.result.Index)
+	t.someUint(`,"upload":`, uint64(r.result.Upload))
+	t.someUint(`,"first":`, uint64(r.result.First))
+	t.someInt(`,"count":`, int64(r.result.Count))
+	t.someString(`,"path":`, r.result.Path)
+	t.someInt(`,"size":`, r.result.Size)
+	t.someUint(`,"node":`, uint64(r.result.Node))
+	if len(r.result.NeedInventory) > 0 {
+		t.nodes(`,"need_inventory":`, r.result.NeedInventory)
+	}
+	if r.result.More {
+		t.raw(`,"more":true`)
 	}
 	if r.err != nil {
-		record.Code, record.Message = r.err.Code, r.err.Message
+		t.someString(`,"code":`, string(r.err.Code))
+		t.someString(`,"message":`, r.err.Message)
 	}
-	return record
+	t.raw("}")
 }
 
-func (n *node) record() nodeRecord {
-	return nodeRecord{
-		Num: n.num, ID: n.id, URL: n.url, Rack: n.rack, Instance: n.instance,
-		Incarnation: n.incarnation, Seq: n.seq, Capacity: n.capacity, Used: n.used, Free: n.free,
-		Writable: n.writable, Liveness: n.liveness, Service: n.service, LastHeartbeatMS: n.lastHeartbeat,
-		Count: n.count, Held: n.held, Digest: n.digest, Inventoried: n.inventoried,
-	}
+func (n *node) write(t *jsonText) {
+	t.uint(`{"num":`, uint64(n.num))
+	t.string(`,"id":`, string(n.id))
+	t.string(`,"url":`, n.url)
+	t.string(`,"rack":`, n.rack)
+	t.string(`,"instance":`, n.instance)
+	t.uint(`,"incarnation":`, n.incarnation)
+	t.uint(`,"seq":`, n.seq)
+	t.int(`,"capacity":`, n.capacity)
+	t.int(`,"used":`, n.used)
+	t.int(`,"free":`, n.free)
+	t.bool(`,"writable":`, n.writable)
+	t.uint(`,"liveness":`, uint64(n.liveness))
+	t.uint(`,"service":`, uint64(n.service))
+	t.int(`,"last_heartbeat_ms":`, n.lastHeartbeat)
+	t.int(`,"count":`, n.count)
+	t.int(`,"held":`, n.held)
+	t.hex(`,"digest":`, uint64(n.digest), idDigits)
+	t.bool(`,"inventoried":`, n.inventoried)
+	t.raw("}")
 }
 
-// document writes one of the two JSON documents, a record at a time.
-type document struct {
-	w      *bufio.Writer
-	sum    hash.Hash32
-	counts []sectionCount
-	err    error
+func (m *member) write(t *jsonText) {
+	t.string(`{"id":`, string(m.id))
+	t.string(`,"instance":`, m.instance)
+	t.string(`,"url":`, m.url)
+	t.string(`,"raft_addr":`, m.raftAddr)
+	if m.removed {
+		t.raw(`,"removed":true`)
+	}
+	t.raw("}")
 }
 
-type sectionCount struct {
-	name  string
-	count int
-}
-
-func newDocument(w io.Writer, header any) *document {
-	d := &document{w: bufio.NewWriterSize(w, 1<<16), sum: dfs.NewHash()}
-	encoded, err := json.Marshal(header)
-	d.err = err
-	if err == nil {
-		d.write(encoded[:len(encoded)-1]) // the object stays open
+func (o orphan) write(t *jsonText, unissued bool) {
+	t.uint(`{"node":`, uint64(o.node))
+	t.chunk(`,"chunk":`, o.chunk)
+	t.uint(`,"since":`, o.since)
+	if unissued {
+		t.raw(`,"unissued":true`)
 	}
-	return d
-}
-
-func (d *document) write(p []byte) {
-	if d.err != nil {
-		return
-	}
-	_, _ = d.sum.Write(p) // never fails: see package hash
-	_, d.err = d.w.Write(p)
-}
-
-// begin ends the array before and begins the next.
-func (d *document) begin(section string) {
-	if len(d.counts) > 0 {
-		d.write([]byte("]"))
-	}
-	d.write([]byte(",\n\"" + section + "\":["))
-	d.counts = append(d.counts, sectionCount{name: section})
-}
-
-// record writes one record and tells whether to go on.
-func (d *document) record(v any) bool {
-	encoded, err := json.Marshal(v)
-	if err != nil && d.err == nil {
-		d.err = err
-	}
-	current := &d.counts[len(d.counts)-1]
-	if current.count > 0 {
-		d.write([]byte(","))
-	}
-	current.count++
-	d.write([]byte("\n"))
-	d.write(encoded)
-	return d.err == nil
-}
-
-// tailLength is that of the last line: a comma, the checksum, a brace.
-const tailLength = len(",\n\"crc32c\":\"00000000\"}\n")
-
-func (d *document) finish() error {
-	d.write([]byte("],\n\"counts\":{"))
-	for i, c := range d.counts {
-		if i > 0 {
-			d.write([]byte(","))
-		}
-		d.write(fmt.Appendf(nil, "%q:%d", c.name, c.count))
-	}
-	d.write([]byte("}"))
-	tail := fmt.Sprintf(",\n\"crc32c\":\"%s\"}\n", dfs.Checksum(d.sum.Sum32()))
-	d.write([]byte(tail))
-	if d.err != nil {
-		return fmt.Errorf("write snapshot: %w", d.err)
-	}
-	return d.w.Flush()
+	t.raw("}")
 }

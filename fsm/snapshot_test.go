@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -253,6 +254,22 @@ func TestSnapshotThatDoesNotFitTogether(t *testing.T) {
 		{"a chunk that never was handed out", inNodes(`"chunk":"00000000000dbba0"`, `"chunk":"0000000000000004"`)},
 		{"damaged replicas out of order", inFiles(`"replicas":[1,2]`, `"replicas":[1],"damaged":[3,2]`)},
 		{"a damaged replica on a node that is missing", inFiles(`"replicas":[1,2]`, `"replicas":[1,2],"damaged":[777]`)},
+		{"something after the counts", members(tarMember{FilesDocument, resealed(slices.Insert(bytes.Clone(files), len(files)-tailLength, []byte(`,"x":1`)...))}, good[1])},
+		{"requests out of order", func() []tarMember {
+			first := firstLine("requests", files)
+			_, rest, _ := strings.Cut(string(files), first+"\n")
+			second, _, _ := strings.Cut(rest, "\n")
+			return inFiles(first+"\n"+second, second+"\n"+first)()
+		}},
+		{"replicas out of order", inFiles(`"replicas":[1,2]`, `"replicas":[2,1]`)},
+		{"a replica on node 0", inFiles(`"replicas":[1,2]`, `"replicas":[0,1,2]`)},
+		{"a replica on a node whose number is too large", inFiles(`"replicas":[1,2]`, `"replicas":[1,65537]`)},
+		{"a node whose number is too large", inNodes(`"num":3`, `"num":65536`)},
+		{"a size that is too large", inFiles(`"chunk_size":1024`, `"chunk_size":67108865`)},
+		{"a replication that is too high", inFiles(`"replication":2`, `"replication":258`)},
+		{"a chunk without an ID", inFiles(`{"id":"0000000000000001",`, `{`)},
+		{"text that is not UTF-8", inFiles(`"name":"half"`, "\"name\":\"half\xff\"")},
+		{"null", inFiles(`"mtime_ms":`, `"size":null,"mtime_ms":`)},
 		{"a header that does not end", func() []tarMember {
 			var fields strings.Builder
 			for i := range 100 {

@@ -1,6 +1,8 @@
 package fsm
 
 import (
+	"sync"
+
 	"github.com/tidwall/btree"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -26,12 +28,14 @@ type State struct {
 	nextNode   NodeNum
 
 	inodes  *btree.BTreeG[*inode]      // by parent and name: a listing is a range
+	keys    *sync.Pool                 // inodes to search with
 	dirs    *btree.Map[uint64, *inode] // directories by their own ID, to walk up
-	chunks  *btree.Map[dfs.ChunkID, *chunk]
+	chunks  *chunkTable
 	uploads *btree.Map[dfs.UploadID, *upload]
 
 	requests     *btree.Map[dfs.RequestID, *request]
-	requestOrder *btree.Map[uint64, dfs.RequestID] // by log index: the order of forgetting
+	requestOrder *btree.Map[uint64, *request] // by when they were remembered, from the oldest on
+	lastRequest  uint64                       // key of the newest in that order
 
 	nodes       *btree.Map[NodeNum, *node]
 	nodesByID   *btree.Map[dfs.NodeID, NodeNum]
@@ -42,29 +46,44 @@ type State struct {
 	members     *btree.Map[dfs.NodeID, *member]
 }
 
-// inode is a file or a directory.
+// inode is a file or a directory. It is kept small: a million files are no
+// large cluster.
 type inode struct {
-	parent      uint64
 	name        string
+	parent      uint64
 	id          uint64 // also the generation: an overwrite makes a new inode
+	mtime       int64  // clock
+	size        int64  // bytes
+	only        [1]dfs.ChunkID
+	many        *[]dfs.ChunkID // the chunks of a file that has not just one
+	chunkSize   int32          // bytes
+	replication uint8
 	directory   bool
-	mtime       int64 // clock
-	size        int64 // bytes
-	replication int
-	chunkSize   int64 // bytes
-	chunks      []dfs.ChunkID
 }
 
-// chunk is a chunk that was allocated. It is unused when it has no reference
-// and its upload is over, and stays so: then it is garbage while a node holds
-// it, and forgotten after that.
-type chunk struct {
-	size     int64
-	checksum dfs.Checksum
-	refs     uint32
-	upload   dfs.UploadID // that allocated it
-	replicas []NodeNum    // sorted
-	damaged  []NodeNum    // sorted; had a replica that was found damaged, and no new one has taken its place
+// chunks returns the chunks of a file in order. The slice must not be changed.
+func (n *inode) chunks() []dfs.ChunkID {
+	switch {
+	case n.many != nil:
+		return *n.many
+	case n.only[0] != 0:
+		return n.only[:]
+	}
+	return nil
+}
+
+// setChunks gives n, which is new, the chunks in order. They must not be changed
+// after that, except when there is just one.
+func (n *inode) setChunks(ids []dfs.ChunkID) {
+	n.only[0], n.many = 0, nil
+	switch len(ids) {
+	case 0:
+	case 1:
+		n.only[0] = ids[0]
+	default:
+		all := ids // so that only this case takes memory
+		n.many = &all
+	}
 }
 
 type allocated struct {
@@ -88,6 +107,7 @@ type upload struct {
 
 // request is the remembered answer to a mutation.
 type request struct {
+	id      dfs.RequestID
 	index   uint64 // log index
 	command number
 	result  Result
@@ -176,11 +196,12 @@ func newState() *State {
 		nextUpload:   1,
 		nextNode:     1,
 		inodes:       newInodeTree(),
+		keys:         &sync.Pool{New: func() any { return new(inode) }},
 		dirs:         new(btree.Map[uint64, *inode]),
-		chunks:       new(btree.Map[dfs.ChunkID, *chunk]),
+		chunks:       newChunkTable(),
 		uploads:      new(btree.Map[dfs.UploadID, *upload]),
 		requests:     new(btree.Map[dfs.RequestID, *request]),
-		requestOrder: new(btree.Map[uint64, dfs.RequestID]),
+		requestOrder: new(btree.Map[uint64, *request]),
 		nodes:        new(btree.Map[NodeNum, *node]),
 		nodesByID:    new(btree.Map[dfs.NodeID, NodeNum]),
 		unconfirmed:  newReplicaTree(),
@@ -199,7 +220,7 @@ func (s *State) copy() *State {
 	c := *s
 	c.inodes = s.inodes.Copy()
 	c.dirs = s.dirs.Copy()
-	c.chunks = s.chunks.Copy()
+	c.chunks = s.chunks.copy()
 	c.uploads = s.uploads.Copy()
 	c.requests = s.requests.Copy()
 	c.requestOrder = s.requestOrder.Copy()

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -10,24 +11,22 @@ func (c *BeginUpload) apply(s *State) (Result, error) {
 	if err := c.check(s); err != nil {
 		return Result{}, err
 	}
-	base := uint64(0)
-	existing, err := s.lookup(c.Path)
-	switch {
-	case err == nil && existing.directory:
-		return Result{}, dfs.Errorf(dfs.IsDirectory, "%s is a directory; a file cannot take its place", c.Path)
-	case err == nil && !c.Overwrite:
-		return Result{}, dfs.Errorf(dfs.Exists, "%s exists; ask for overwrite to replace it", c.Path)
-	case err == nil:
-		base = existing.id
-	case dfs.CodeOf(err) != dfs.NotFound:
-		return Result{}, err
-	}
-	parent, err := s.makeDirectories(c.Path.Parent())
+	deepest, missing, err := s.missing(c.Path.Parent())
 	if err != nil {
 		return Result{}, err
 	}
+	base := uint64(0)
+	if existing := s.child(deepest.id, c.Path.Name()); existing != nil && len(missing) == 0 {
+		switch {
+		case existing.directory:
+			return Result{}, dfs.Errorf(dfs.IsDirectory, "%s is a directory; a file cannot take its place", c.Path)
+		case !c.Overwrite:
+			return Result{}, dfs.Errorf(dfs.Exists, "%s exists; ask for overwrite to replace it", c.Path)
+		}
+		base = existing.id
+	}
 	u := &upload{
-		parent: parent.id, name: c.Path.Name(), base: base, overwrite: c.Overwrite,
+		parent: s.makeDirectories(deepest, missing).id, name: strings.Clone(c.Path.Name()), base: base, overwrite: c.Overwrite,
 		replication: c.Replication, chunkSize: c.ChunkSize, touched: s.clock,
 	}
 	id := s.nextUpload
@@ -91,7 +90,7 @@ func (s *State) allocate(u *upload, id dfs.UploadID, targets [][]NodeNum) dfs.Ch
 	first := s.unclaimed(len(targets))
 	for i, nodes := range targets {
 		chunkID := first + dfs.ChunkID(i)
-		s.chunks.Set(chunkID, &chunk{upload: id})
+		s.chunks.Set(chunkID, chunk{upload: id})
 		u.allocated = append(u.allocated, allocated{chunkID, nodes})
 	}
 	s.nextChunk = first + dfs.ChunkID(len(targets))
@@ -229,9 +228,8 @@ func (s *State) checkPlace(u *upload) error {
 func (s *State) unseal(u *upload) {
 	for _, id := range u.sealed {
 		if known, ok := s.chunks.Get(id); ok {
-			again := *known
-			again.refs = 0
-			s.chunks.Set(id, &again)
+			known.refs = 0
+			s.chunks.Set(id, known)
 		}
 	}
 	u.sealed, u.size = nil, 0
@@ -239,16 +237,14 @@ func (s *State) unseal(u *upload) {
 
 // seal makes a stored chunk the next of the file.
 func (s *State) seal(u *upload, stored *StoredChunk) {
-	known, _ := s.chunks.Get(stored.ID) // check has seen it
-	sealed := *known
-	sealed.size, sealed.checksum, sealed.refs = stored.Size, stored.Checksum, 1
+	sealed, _ := s.chunks.Get(stored.ID) // check has seen it
+	sealed.size, sealed.checksum, sealed.refs = int32(stored.Size), stored.Checksum, 1
 	for _, num := range stored.Nodes {
-		if replicas, added := insertNode(sealed.replicas, num); added {
-			sealed.replicas, sealed.damaged = replicas, replaced(sealed.damaged, num)
+		if sealed.addReplica(num) {
 			s.unconfirmed.Set(replica{num, stored.ID, s.clock})
 		}
 	}
-	s.chunks.Set(stored.ID, &sealed)
+	s.chunks.Set(stored.ID, sealed)
 	u.sealed = append(u.sealed, stored.ID)
 	u.size += stored.Size
 }
@@ -259,10 +255,15 @@ func (s *State) finish(id dfs.UploadID, u *upload) Result {
 		s.discard(replaced)
 	}
 	dir, _ := s.pathOf(u.parent) // checkPlace has seen it
-	s.link(&inode{
+	file := &inode{
 		parent: u.parent, name: u.name, mtime: s.clock, size: u.size,
-		replication: u.replication, chunkSize: u.chunkSize, chunks: u.sealed,
-	})
+		replication: uint8(u.replication), chunkSize: int32(u.chunkSize),
+	}
+	if len(u.sealed) > 1 {
+		u.sealed = slices.Clone(u.sealed) // without its room to grow
+	}
+	file.setChunks(u.sealed)
+	s.link(file)
 	s.uploads.Delete(id)
 	if len(u.allocated) > len(u.sealed) {
 		s.settleAllocated(u)
@@ -282,7 +283,7 @@ func (s *State) giveUp(id dfs.UploadID, u *upload) {
 func (s *State) settleAllocated(u *upload) {
 	for _, a := range u.allocated {
 		if known, ok := s.chunks.Get(a.id); ok {
-			s.settle(a.id, known)
+			s.settle(a.id, &known)
 		}
 	}
 }
@@ -294,10 +295,9 @@ func (s *State) release(ids []dfs.ChunkID) {
 		if !ok || known.refs == 0 {
 			continue
 		}
-		released := *known
-		released.refs--
-		s.chunks.Set(id, &released)
-		s.settle(id, &released)
+		known.refs--
+		s.chunks.Set(id, known)
+		s.settle(id, &known)
 	}
 }
 
@@ -307,7 +307,7 @@ func (s *State) release(ids []dfs.ChunkID) {
 func (s *State) settle(id dfs.ChunkID, c *chunk) {
 	switch _, garbage := s.garbage.Get(id); {
 	case !s.unused(c):
-	case len(c.replicas) == 0:
+	case c.replicaCount() == 0:
 		s.garbage.Delete(id)
 		s.chunks.Delete(id)
 	case !garbage:

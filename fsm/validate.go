@@ -34,8 +34,8 @@ func (s *State) validateHeader() error {
 	if s.clock < 0 || s.clock > maxClock {
 		return fmt.Errorf("its clock says %d", s.clock)
 	}
-	if newest, _, ok := s.requestOrder.Max(); ok && newest > s.applied {
-		return fmt.Errorf("it remembers a request of log entry %d and ends at %d", newest, s.applied)
+	if _, newest, ok := s.requestOrder.Max(); ok && newest.index > s.applied {
+		return fmt.Errorf("it remembers a request of log entry %d and ends at %d", newest.index, s.applied)
 	}
 	return nil
 }
@@ -65,10 +65,10 @@ func (s *State) validateInode(n *inode) error {
 	if n.id <= trashInode || n.id >= s.nextInode {
 		return fmt.Errorf("inode %d is not within the counter", n.id)
 	}
-	if n.directory && len(n.chunks) > 0 {
+	if n.directory && len(n.chunks()) > 0 {
 		return fmt.Errorf("directory %d has chunks", n.id)
 	}
-	for _, id := range n.chunks {
+	for _, id := range n.chunks() {
 		if c, ok := s.chunks.Get(id); !ok || c.refs == 0 {
 			return fmt.Errorf("inode %d refers to chunk %s, which is not there", n.id, id)
 		}
@@ -102,16 +102,18 @@ func (s *State) validateTree() error {
 
 func (s *State) validateChunks() error {
 	var fault error
+	var replicas []NodeNum
 	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
+		replicas = c.appendReplicas(replicas[:0])
 		switch {
 		case id >= s.nextChunk:
 			fault = fmt.Errorf("chunk %s is beyond the counter", id)
-		case !ascending(c.replicas):
+		case !ascending(replicas):
 			fault = fmt.Errorf("the replicas of chunk %s are not in order", id)
-		case !ascending(c.damaged):
+		case !ascending(c.damaged()):
 			fault = fmt.Errorf("the damaged replicas of chunk %s are not in order", id)
 		default:
-			fault = errors.Join(s.knowsNodes(c.replicas), s.knowsNodes(c.damaged))
+			fault = errors.Join(s.knowsNodes(replicas), s.knowsNodes(c.damaged()))
 		}
 		return fault == nil
 	})
@@ -172,7 +174,7 @@ func (s *State) validateNodes() error {
 	var fault error
 	s.nodes.Scan(func(num NodeNum, n *node) bool {
 		switch {
-		case num == 0 || num >= s.nextNode:
+		case num == 0 || num >= s.nextNode || num >= maxNodes:
 			fault = fmt.Errorf("DataNode number %d is not within the counter", num)
 		case n.liveness > Down || n.service > Drained:
 			fault = fmt.Errorf("DataNode number %d is in a state that is not known", num)
@@ -186,7 +188,7 @@ func (s *State) validateNodes() error {
 func (s *State) validateReplicas() error {
 	var fault error
 	s.unconfirmed.Scan(func(r replica) bool {
-		if c, ok := s.chunks.Get(r.chunk); !ok || !slices.Contains(c.replicas, r.node) {
+		if c, ok := s.chunks.Get(r.chunk); !ok || !c.heldBy(r.node) {
 			fault = fmt.Errorf("it waits for DataNode number %d to confirm chunk %s, of which that is no replica", r.node, r.chunk)
 		}
 		return fault == nil
@@ -220,7 +222,7 @@ func (s *State) validateGarbage() error {
 	var fault error
 	s.garbage.Scan(func(id dfs.ChunkID, since uint64) bool {
 		switch c, known := s.chunks.Get(id); {
-		case !known || !s.unused(c) || len(c.replicas) == 0:
+		case !known || !s.unused(&c) || c.replicaCount() == 0:
 			fault = fmt.Errorf("chunk %s is said to be garbage and is not", id)
 		case since > s.applied:
 			fault = fmt.Errorf("chunk %s is garbage since log entry %d and the snapshot ends at %d", id, since, s.applied)

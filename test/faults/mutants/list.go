@@ -191,8 +191,8 @@ func ofDeletion() []Mutant {
 				{File: "fsm/upload.go", Old: "return !open", New: "return open || !open"},
 				{
 					File: "fsm/node.go",
-					Old:  "changed.replicas, changed.damaged = replicas, replaced(c.damaged, n.num)\n\ts.chunks.Set(id, &changed)\n",
-					New:  "changed.replicas, changed.damaged = replicas, replaced(c.damaged, n.num)\n\ts.chunks.Set(id, &changed)\n\ts.settle(id, &changed)\n",
+					Old:  "s.chunks.Set(id, c)\n\tn.hold(id)\n",
+					New:  "s.chunks.Set(id, c)\n\ts.settle(id, &c)\n\tn.hold(id)\n",
 				},
 			},
 			Scenario: "TestSpaceComesBack", Symptom: `a slow upload: `, Rounds: 1,
