@@ -310,10 +310,12 @@ func (s *State) restoreRequest(r *requestRecord) error {
 	if r.Code != "" {
 		known.err = &dfs.Error{Code: r.Code, Message: r.Message}
 	}
-	if err := setOnce(s.requests, r.ID, known); err != nil {
-		return err
+	_, newest, _ := s.requestOrder.Max()
+	if last, ok := s.requests.Get(newest); ok && last.index > r.Index {
+		return fmt.Errorf("a request of log entry %d comes after one of %d", r.Index, last.index)
 	}
-	return setOnce(s.requestOrder, r.Index, r.ID)
+	s.requestOrder.Set(s.nextTurn(), r.ID)
+	return setOnce(s.requests, r.ID, known)
 }
 
 func (s *State) restoreNode(r *nodeRecord) error {

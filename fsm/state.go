@@ -31,7 +31,7 @@ type State struct {
 	uploads *btree.Map[dfs.UploadID, *upload]
 
 	requests     *btree.Map[dfs.RequestID, *request]
-	requestOrder *btree.Map[uint64, dfs.RequestID] // by log index: the order of forgetting
+	requestOrder *btree.Map[uint64, dfs.RequestID] // by their turn, later ones have higher numbers: the order of forgetting
 
 	nodes       *btree.Map[NodeNum, *node]
 	nodesByID   *btree.Map[dfs.NodeID, NodeNum]

@@ -26,6 +26,7 @@ type NameNode struct {
 	metrics   *metrics
 	slots     chan struct{} // one for each call of a client being served
 	nodeSlots chan struct{} // one for each call of a node
+	proposals *proposals
 	commits   commitLocks
 	surveys   chan struct{} // one for the caller of fsck being served
 
@@ -73,6 +74,9 @@ func New(config Config) (*NameNode, error) {
 	n.machine = fsm.New(n.fatal)
 	n.metrics = newMetrics(n)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.proposals = &proposals{ctx: n.ctx, apply: func(ctx context.Context, entry []byte) (any, error) {
+		return n.group.Apply(ctx, entry)
+	}}
 	return n, nil
 }
 
@@ -211,6 +215,7 @@ func (n *NameNode) Close(ctx context.Context) error {
 		err = errors.Join(err, n.server.Close())
 	}
 	n.cancel()
+	n.proposals.close()
 	n.background.Wait()
 	n.dataNodes.CloseIdleConnections()
 	return errors.Join(err, n.meta.close())

@@ -2,7 +2,6 @@ package namenode
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -20,15 +19,7 @@ func (n *NameNode) propose(ctx context.Context, command fsm.Command, request dfs
 		}
 		return fsm.Result{}, full
 	}
-	answer, err := n.group.Apply(ctx, fsm.Encode(command, request, n.config.Now()))
-	if err != nil {
-		return fsm.Result{}, err
-	}
-	result, ok := answer.(fsm.Result)
-	if !ok {
-		return fsm.Result{}, fmt.Errorf("the state machine answered with a %T", answer)
-	}
-	return result, nil
+	return n.proposals.propose(ctx, fsm.Encode(command, request, n.config.Now()))
 }
 
 // remembered returns the answer that the request got before, if any. Command
