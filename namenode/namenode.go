@@ -26,7 +26,8 @@ type NameNode struct {
 	metrics   *metrics
 	slots     chan struct{} // one for each call of a client being served
 	nodeSlots chan struct{} // one for each call of a node
-	proposals *proposals
+	proposals *batcher[[]byte, fsm.Outcome]
+	questions questions
 	commits   commitLocks
 	surveys   chan struct{} // one for the caller of fsck being served
 
@@ -42,6 +43,7 @@ type NameNode struct {
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
 	background sync.WaitGroup
+	workers    workers // of proposals and questions
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -74,9 +76,8 @@ func New(config Config) (*NameNode, error) {
 	n.machine = fsm.New(n.fatal)
 	n.metrics = newMetrics(n)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.proposals = &proposals{ctx: n.ctx, apply: func(ctx context.Context, entry []byte) (any, error) {
-		return n.group.Apply(ctx, entry)
-	}}
+	n.proposals = n.newProposals()
+	n.questions.start, n.questions.ask = n.workers.start, n.statChunks
 	return n, nil
 }
 
@@ -215,7 +216,7 @@ func (n *NameNode) Close(ctx context.Context) error {
 		err = errors.Join(err, n.server.Close())
 	}
 	n.cancel()
-	n.proposals.close()
+	n.workers.close()
 	n.background.Wait()
 	n.dataNodes.CloseIdleConnections()
 	return errors.Join(err, n.meta.close())
