@@ -12,7 +12,7 @@ import (
 
 // maxEntriesInFlight is how many log entries are on their way at once: while a
 // majority writes one, the leader can already write the next.
-const maxEntriesInFlight = 2
+const maxEntriesInFlight = 1
 
 // newProposals returns the batcher that turns encoded commands into log entries.
 // They are applied under a context of the process: no caller's would do for the
