@@ -11,8 +11,19 @@ import (
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
-// entryFormat is the first byte of every entry.
-const entryFormat = 1
+// The first byte of an entry: of one command, or of a group of such entries.
+const (
+	entryFormat = 1
+	groupFormat = 2
+)
+
+// MaxGroup is how many commands one entry may carry. Whoever reads waits while
+// they are applied.
+const MaxGroup = 256
+
+// GroupOverhead is how many bytes at most a group takes for each of its
+// commands, beyond those of the command's own entry.
+const GroupOverhead = 8
 
 // entry is a log entry: a command, the time its proposer stamped on it, and
 // the request that asked for it (may be empty).
@@ -34,11 +45,65 @@ func Encode(command Command, request dfs.RequestID, stamp time.Time) []byte {
 	return e.buf
 }
 
+// EncodeGroup makes one log entry of 1 to MaxGroup entries from Encode. They take
+// effect in their order, each as if it stood alone.
+func EncodeGroup(entries [][]byte) []byte {
+	if len(entries) == 1 {
+		return entries[0]
+	}
+	size := GroupOverhead
+	for _, entry := range entries {
+		size += len(entry) + GroupOverhead
+	}
+	e := &encoder{buf: make([]byte, 0, size)}
+	e.buf = append(e.buf, groupFormat)
+	e.uint(uint64(len(entries)))
+	for _, entry := range entries {
+		e.uint(uint64(len(entry)))
+		e.buf = append(e.buf, entry...)
+	}
+	return e.buf
+}
+
 // errUnknownCommand means that the log was written by a newer version: going
 // on without the command would make this copy of the state differ.
 var errUnknownCommand = errors.New("the log holds a command that this version does not know; upgrade this NameNode")
 
 var errMalformed = errors.New("malformed log entry")
+
+// decodeEntries decodes an entry of one command or of a group. A group is
+// malformed as a whole: whoever wrote one part of it wrote the others.
+func decodeEntries(data []byte) ([]entry, error) {
+	if len(data) == 0 || data[0] != groupFormat {
+		e, err := decodeEntry(data)
+		return []entry{e}, err
+	}
+	d := &decoder{buf: data[1:]}
+	count := d.length()
+	if count == 0 || count > MaxGroup {
+		return nil, errMalformed
+	}
+	entries := make([]entry, count)
+	for i := range entries {
+		length := d.length()
+		if d.err != nil {
+			return nil, d.err
+		}
+		part := d.buf[:length]
+		d.buf = d.buf[length:]
+		if len(part) > 0 && part[0] == groupFormat {
+			return nil, errMalformed // groups are not nested
+		}
+		var err error
+		if entries[i], err = decodeEntry(part); err != nil {
+			return nil, fmt.Errorf("command %d of %d: %w", i+1, count, err)
+		}
+	}
+	if len(d.buf) != 0 {
+		return nil, errMalformed
+	}
+	return entries, nil
+}
 
 func decodeEntry(data []byte) (entry, error) {
 	if len(data) == 0 {

@@ -107,7 +107,10 @@ func TestUnknownEntriesHalt(t *testing.T) {
 	unknownCommand = append(unknownCommand, 0, 0, 1, 2, 3)
 	for name, entry := range map[string][]byte{
 		"command": unknownCommand,
-		"format":  {entryFormat + 1, 2, 3},
+		"format":  {groupFormat + 1, 2, 3},
+		"command in a group": EncodeGroup([][]byte{
+			Encode(&Mkdir{Path: path(t, "/first")}, "", epoch), unknownCommand,
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			var told []error

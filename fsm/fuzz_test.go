@@ -21,8 +21,8 @@ func FuzzApply(f *testing.F) {
 		f.Add(Encode(c, "request-0", epoch.Add(time.Hour)))
 	}
 	driver := newDriver(f, busyRig(f).m)
-	for range 60 {
-		f.Add(driver.entry())
+	for range 90 {
+		f.Add(driver.next())
 	}
 	snapshot := snapshotOf(f, busyRig(f).m.Freeze())
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -33,14 +33,20 @@ func FuzzApply(f *testing.F) {
 		m := New(nil)
 		m.Replace(state)
 		before := content(t, m.Freeze())
-		e, _ := decodeEntry(data)
-		_, err = m.Apply(state.AppliedIndex()+1, data)
+		entries, _ := decodeEntries(data)
+		outcomes, err := m.ApplyGroup(state.AppliedIndex()+1, data)
 		if invariant := checkInvariants(m.Freeze()); invariant != nil {
-			t.Fatalf("%+v: %v", e.command, invariant)
+			t.Fatalf("%+v: %v", entries, invariant)
 		}
-		remembered := e.request != "" && e.command != nil
-		if err != nil && !remembered && !bytes.Equal(before, content(t, m.Freeze())) {
-			t.Fatalf("%+v was refused (%v) and changed the state", e.command, err)
+		if err == nil && len(outcomes) != len(entries) {
+			t.Fatalf("%d commands have %d outcomes", len(entries), len(outcomes))
+		}
+		mayChange := false // a refusal is remembered, too
+		for i := range outcomes {
+			mayChange = mayChange || outcomes[i].Err == nil || entries[i].request != ""
+		}
+		if !mayChange && !bytes.Equal(before, content(t, m.Freeze())) {
+			t.Fatalf("%+v were refused (%v, %+v) and changed the state", entries, err, outcomes)
 		}
 		compare(t, m.Freeze(), restored(t, m).Freeze())
 	})
@@ -59,19 +65,30 @@ func FuzzDecodeEntry(f *testing.F) {
 		f.Add(binary.AppendUvarint(short[:len(short)-1], 1<<20))
 	}
 	f.Add([]byte{entryFormat})
-	f.Add([]byte{entryFormat + 1})
+	f.Add([]byte{groupFormat})
+	f.Add([]byte{groupFormat + 1})
+	var all [][]byte
+	for _, c := range everyCommand(f) {
+		all = append(all, Encode(c, "request", epoch))
+	}
+	f.Add(EncodeGroup(all))
+	f.Add(EncodeGroup([][]byte{all[0], EncodeGroup(all[1:3])}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		before := memoryTaken()
-		e, err := decodeEntry(data)
+		entries, err := decodeEntries(data)
 		if cost := memoryTaken() - before; cost > uint64(len(data))<<10+1<<20 {
 			t.Fatalf("%d bytes cost %d", len(data), cost)
 		}
 		if err != nil {
 			return
 		}
-		again, err := decodeEntry(Encode(e.command, e.request, time.UnixMilli(e.stamp)))
-		if err != nil || !reflect.DeepEqual(again, e) {
-			t.Fatalf("%+v came back as %+v, %v", e, again, err)
+		var encoded [][]byte
+		for _, e := range entries {
+			encoded = append(encoded, Encode(e.command, e.request, time.UnixMilli(e.stamp)))
+		}
+		again, err := decodeEntries(EncodeGroup(encoded))
+		if err != nil || !reflect.DeepEqual(again, entries) {
+			t.Fatalf("%+v came back as %+v, %v", entries, again, err)
 		}
 	})
 }

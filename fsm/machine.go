@@ -54,24 +54,46 @@ func New(onHalt func(error)) *Machine {
 	return &Machine{state: newState(), onHalt: onHalt}
 }
 
-// Apply carries out the log entry at index. It returns the command's Result or,
-// when it is refused, an error with a code; the state then stays as it was.
-// The same request ID gets the first answer again.
+// Outcome is what became of a command: its Result or, when it was refused, an
+// error with a code; the state then stayed as it was.
+type Outcome struct {
+	Result Result
+	Err    error
+}
+
+// Apply carries out the log entry at index, which asks for one command, and
+// returns its outcome. The same request ID gets the first answer again.
 func (m *Machine) Apply(index uint64, data []byte) (Result, error) {
-	if err := m.Halted(); err != nil {
+	outcomes, err := m.ApplyGroup(index, data)
+	if err != nil {
 		return Result{}, err
 	}
-	e, err := decodeEntry(data)
+	return outcomes[0].Result, outcomes[0].Err
+}
+
+// ApplyGroup is Apply for an entry that may ask for several commands. They are
+// carried out one after the other, each with an outcome of its own; nobody sees
+// the state between two of them. An error is about the entry as a whole, of
+// which nothing was carried out then.
+func (m *Machine) ApplyGroup(index uint64, data []byte) ([]Outcome, error) {
+	if err := m.Halted(); err != nil {
+		return nil, err
+	}
+	entries, err := decodeEntries(data)
 	if errors.Is(err, errUnknownCommand) {
-		return Result{}, m.halt(dfs.Errorf(dfs.Internal, "log entry %d: %w", index, err))
+		return nil, m.halt(dfs.Errorf(dfs.Internal, "log entry %d: %w", index, err))
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.state.applied = index
 	if err != nil {
-		return Result{}, dfs.Errorf(dfs.Invalid, "log entry %d: %w", index, err)
+		return nil, dfs.Errorf(dfs.Invalid, "log entry %d: %w", index, err)
 	}
-	return m.state.execute(index, e)
+	outcomes := make([]Outcome, len(entries))
+	for i := range entries {
+		outcomes[i].Result, outcomes[i].Err = m.state.execute(index, entries[i])
+	}
+	return outcomes, nil
 }
 
 // halt stops the machine for err and returns it. onHalt is called without the

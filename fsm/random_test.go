@@ -40,9 +40,20 @@ func newDriver(t testing.TB, m *Machine) *driver {
 	return &driver{t: t, rng: rand.New(rand.NewPCG(seed, 1)), m: m, now: epoch, disks: make(map[NodeNum]*disk)}
 }
 
-// next makes the next entry of the log: a new one, or one that is there.
+// next makes the next entry of the log: a new one, one that is there, or a group
+// of such, which may make no sense when it has a group in it.
 func (d *driver) next() []byte {
 	entry := d.entry()
+	if d.chance(4) {
+		parts := [][]byte{entry}
+		for d.chance(2) || len(parts) < 2 {
+			parts = append(parts, d.entry())
+		}
+		entry = EncodeGroup(parts)
+		if d.chance(100) {
+			entry = entry[:d.rng.IntN(len(entry))]
+		}
+	}
 	d.log = append(d.log, entry)
 	return entry
 }
@@ -240,11 +251,11 @@ func TestSameLogSameState(t *testing.T) {
 		if d.rng.IntN(100) == 0 {
 			broken = restored(t, broken)
 		}
-		first, second := answerOf(straight.Apply(index, entry)), answerOf(broken.Apply(index, entry))
+		first, second := answersOf(straight.ApplyGroup(index, entry)), answersOf(broken.ApplyGroup(index, entry))
 		if !reflect.DeepEqual(first, second) {
 			t.Fatalf("entry %d, %q: one answers %+v and one %+v", index, entry, first, second)
 		}
-		done[first.code]++
+		done[first[0].code]++
 		if i%50 == 0 || i == *stepsFlag-1 {
 			compare(t, straight.Freeze(), broken.Freeze())
 		}
@@ -293,7 +304,7 @@ func TestFrozenStateStaysAsItIs(t *testing.T) {
 		}
 	})
 	for i := range *stepsFlag {
-		_, _ = live.Apply(uint64(i+1), d.next()) // refusals are fine
+		_, _ = live.ApplyGroup(uint64(i+1), d.next()) // refusals are fine
 		if i%every == 0 {
 			frozen := live.Freeze()
 			wg.Go(func() { written[i/every] = bothDocuments(t, frozen) })
@@ -304,7 +315,7 @@ func TestFrozenStateStaysAsItIs(t *testing.T) {
 
 	alone := New(nil)
 	for i, entry := range d.log {
-		_, _ = alone.Apply(uint64(i+1), entry)
+		_, _ = alone.ApplyGroup(uint64(i+1), entry)
 		if i%every == 0 && !bytes.Equal(written[i/every], bothDocuments(t, alone.Freeze())) {
 			t.Fatalf("the copy taken at entry %d was changed by later ones", i+1)
 		}

@@ -22,6 +22,18 @@ func answerOf(result Result, err error) answer {
 	return answer{result: result}
 }
 
+// answersOf an entry; of one that was refused as a whole, a single one.
+func answersOf(outcomes []Outcome, err error) []answer {
+	if err != nil {
+		return []answer{answerOf(Result{}, err)}
+	}
+	var answers []answer
+	for _, o := range outcomes {
+		answers = append(answers, answerOf(o.Result, o.Err))
+	}
+	return answers
+}
+
 // A retry gets the first answer, word for word, and changes nothing: at once,
 // after a snapshot, and when the world has moved on.
 func TestRetryGetsTheFirstAnswer(t *testing.T) {
@@ -124,19 +136,30 @@ func TestNoRequestID(t *testing.T) {
 func TestRequestsAreForgottenInOrder(t *testing.T) {
 	r := newRig(t)
 	c := &Mkdir{Path: dfs.Root, Parents: true}
-	ask := func(i int) {
-		if _, err := r.applyAs(dfs.RequestID(fmt.Sprint(i)), c); err != nil {
+	var group [][]byte
+	flush := func() {
+		r.index++
+		if _, err := r.m.ApplyGroup(r.index, EncodeGroup(group)); err != nil {
 			t.Fatal(err)
+		}
+		group = nil
+	}
+	ask := func(i int) { // in groups, in the middle of which the order of forgetting ends
+		group = append(group, Encode(c, dfs.RequestID(fmt.Sprint(i)), epoch))
+		if len(group) == 8 {
+			flush()
 		}
 	}
 	for i := range maxRequests + 10 {
 		ask(i)
 	}
+	flush()
 	r.m = restored(t, r.m)
 	for i := maxRequests + 10; i < maxRequests+20; i++ {
 		ask(i)
 	}
 	ask(19) // forgotten: the youngest again
+	flush()
 	s := r.m.Freeze()
 	if s.requests.Len() != maxRequests || s.requestOrder.Len() != maxRequests {
 		t.Fatalf("%d are remembered; want %d", s.requests.Len(), maxRequests)

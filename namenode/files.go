@@ -123,7 +123,7 @@ func (n *NameNode) list(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	query := c.URL.Query()
+	query := c.query
 	limit := protocol.DefaultListLimit
 	if text := query.Get(protocol.QueryLimit); text != "" {
 		limit, err = strconv.Atoi(text)

@@ -101,7 +101,7 @@ func (l *leadership) record(batch []pendingReport) {
 	need := make(map[fsm.NodeNum]bool)
 	var failed error
 	for len(parts) > 0 && failed == nil {
-		fit := fitting(parts)
+		fit := fittingReports(parts)
 		var result fsm.Result
 		result, failed = l.n.propose(l.ctx, &fsm.Heartbeats{Reports: parts[:fit]}, "")
 		for i := range parts[:fit] {
@@ -121,8 +121,8 @@ func (l *leadership) record(batch []pendingReport) {
 	}
 }
 
-// fitting returns how many of the parts, at least one, fit into one entry.
-func fitting(parts []fsm.NodeReport) int {
+// fittingReports returns how many of the parts, at least one, fit into one entry.
+func fittingReports(parts []fsm.NodeReport) int {
 	size := 0
 	for i := range parts {
 		size += parts[i].EncodedSize()

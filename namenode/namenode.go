@@ -26,6 +26,8 @@ type NameNode struct {
 	metrics   *metrics
 	slots     chan struct{} // one for each call of a client being served
 	nodeSlots chan struct{} // one for each call of a node
+	proposals *batcher[[]byte, fsm.Outcome]
+	questions questions
 	commits   commitLocks
 	surveys   chan struct{} // one for the caller of fsck being served
 
@@ -41,6 +43,7 @@ type NameNode struct {
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
 	background sync.WaitGroup
+	workers    workers // of proposals and questions
 
 	failOnce sync.Once
 	failed   chan struct{}
@@ -73,6 +76,8 @@ func New(config Config) (*NameNode, error) {
 	n.machine = fsm.New(n.fatal)
 	n.metrics = newMetrics(n)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.proposals = n.newProposals()
+	n.questions.start, n.questions.ask = n.workers.start, n.statChunks
 	return n, nil
 }
 
@@ -211,6 +216,7 @@ func (n *NameNode) Close(ctx context.Context) error {
 		err = errors.Join(err, n.server.Close())
 	}
 	n.cancel()
+	n.workers.close()
 	n.background.Wait()
 	n.dataNodes.CloseIdleConnections()
 	return errors.Join(err, n.meta.close())

@@ -2,11 +2,55 @@ package namenode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/dfs-go/dfs-go/cluster"
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
+
+// maxEntriesInFlight is how many log entries are on their way at once: while a
+// majority writes one, the leader can already write the next.
+const maxEntriesInFlight = 1
+
+// newProposals returns the batcher that turns encoded commands into log entries.
+// They are applied under a context of the process: no caller's would do for the
+// others.
+func (n *NameNode) newProposals() *batcher[[]byte, fsm.Outcome] {
+	return &batcher[[]byte, fsm.Outcome]{start: n.workers.start, limit: maxEntriesInFlight, fit: fitting, carry: n.applyGroup}
+}
+
+// fitting returns how many of the commands, from the first on, fit into a log
+// entry. A single one may still turn out to be too long.
+func fitting(commands [][]byte) int {
+	size := 0
+	for i, command := range commands {
+		size += len(command) + fsm.GroupOverhead
+		if i > 0 && size > cluster.MaxEntrySize || i == fsm.MaxGroup {
+			return i
+		}
+	}
+	return len(commands)
+}
+
+// applyGroup puts commands into the log as one entry. When that fails, it fails
+// for all of them alike.
+func (n *NameNode) applyGroup(commands [][]byte) []fsm.Outcome {
+	answer, err := n.group.Apply(n.ctx, fsm.EncodeGroup(commands))
+	outcomes, _ := answer.([]fsm.Outcome)
+	if err == nil && len(outcomes) == len(commands) {
+		return outcomes
+	}
+	if err == nil {
+		err = fmt.Errorf("the state machine answered %d commands with a %T", len(commands), answer)
+	}
+	outcomes = make([]fsm.Outcome, len(commands))
+	for i := range outcomes {
+		outcomes[i].Err = err
+	}
+	return outcomes
+}
 
 // propose puts a command into the log on behalf of request (may be empty) and
 // returns what the state machine answered. The error is the state machine's
@@ -20,15 +64,16 @@ func (n *NameNode) propose(ctx context.Context, command fsm.Command, request dfs
 		}
 		return fsm.Result{}, full
 	}
-	answer, err := n.group.Apply(ctx, fsm.Encode(command, request, n.config.Now()))
-	if err != nil {
-		return fsm.Result{}, err
+	outcome, begun, err := n.proposals.ask(ctx, fsm.Encode(command, request, n.config.Now()))
+	switch {
+	case errors.Is(err, errClosed):
+		return fsm.Result{}, dfs.Errorf(dfs.NotLeader, "this NameNode is shutting down")
+	case err != nil && begun:
+		return fsm.Result{}, dfs.Errorf(dfs.UnknownOutcome, "it is not known whether the change was made (%w); ask again with the same request ID", err)
+	case err != nil:
+		return fsm.Result{}, dfs.Errorf(dfs.Timeout, "the request ran out of time before it was begun: %w", err)
 	}
-	result, ok := answer.(fsm.Result)
-	if !ok {
-		return fsm.Result{}, fmt.Errorf("the state machine answered with a %T", answer)
-	}
-	return result, nil
+	return outcome.Result, outcome.Err
 }
 
 // remembered returns the answer that the request got before, if any. Command

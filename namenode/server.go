@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ const (
 type call struct {
 	*http.Request
 	w         http.ResponseWriter
+	query     url.Values    // of the URL
 	requestID dfs.RequestID // of a mutation; made up when the caller gave none
 	maxBody   int64
 	strict    bool
@@ -118,7 +120,6 @@ func (n *NameNode) around(route protocol.Route, serve handler) http.HandlerFunc 
 
 func (n *NameNode) serve(w http.ResponseWriter, r *http.Request, route protocol.Route, serve handler) {
 	defer n.recovered(w, r)
-	n.setIdentity(w)
 	slots := n.slots
 	if route.Permission == protocol.Node {
 		slots = n.nodeSlots // clients in crowds must not make DataNodes look dead
@@ -133,12 +134,15 @@ func (n *NameNode) serve(w http.ResponseWriter, r *http.Request, route protocol.
 	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 	defer cancel()
 	c := &call{Request: r.WithContext(ctx), w: w, maxBody: route.MaxBody, strict: route.Permission == protocol.Admin}
+	if r.URL.RawQuery != "" {
+		c.query = r.URL.Query()
+	}
 	answer, err := n.answer(c, route, serve)
 	if err != nil {
 		n.fail(w, c.Request, err)
 		return
 	}
-	n.setIdentity(w) // the applied index has moved
+	n.setIdentity(w)
 	protocol.WriteJSON(w, answer.status, answer.body)
 }
 
@@ -175,13 +179,14 @@ func (n *NameNode) admit(c *call, route protocol.Route) error {
 	if !route.Mutates() {
 		return nil
 	}
-	c.requestID = dfs.NewRequestID()
-	if given := c.Header.Get(protocol.HeaderRequestID); given != "" {
-		id, err := dfs.ParseRequestID(given)
-		c.requestID = id
-		return err
+	given := c.Header.Get(protocol.HeaderRequestID)
+	if given == "" {
+		c.requestID = dfs.NewRequestID()
+		return nil
 	}
-	return nil
+	id, err := dfs.ParseRequestID(given)
+	c.requestID = id
+	return err
 }
 
 // checkLead applies the route's leader rule.
@@ -192,7 +197,7 @@ func (n *NameNode) checkLead(c *call, route protocol.Route) error {
 			return notLeader()
 		}
 	case protocol.Linearizable:
-		switch consistency := c.URL.Query().Get(protocol.QueryConsistency); consistency {
+		switch consistency := c.query.Get(protocol.QueryConsistency); consistency {
 		case protocol.Stale:
 			return nil
 		case "":
@@ -211,6 +216,8 @@ func notLeader() error {
 	return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead")
 }
 
+// setIdentity says who answers, and how far it has come. It is the last thing
+// before an answer, so that the applied index is none of earlier.
 func (n *NameNode) setIdentity(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set(protocol.HeaderNodeID, string(n.config.ID))
@@ -222,6 +229,7 @@ func (n *NameNode) setIdentity(w http.ResponseWriter) {
 
 // fail is the one place where an error becomes an answer.
 func (n *NameNode) fail(w http.ResponseWriter, r *http.Request, err error) {
+	n.setIdentity(w)
 	var lasting final
 	if errors.Is(err, context.Canceled) && dfs.CodeOf(err) == dfs.Internal {
 		err = dfs.Errorf(dfs.Unavailable, "nobody waits for the answer any more: %w", err)
@@ -252,6 +260,7 @@ func (n *NameNode) pointToLeader(w http.ResponseWriter, r *http.Request) error {
 
 func (n *NameNode) recovered(w http.ResponseWriter, r *http.Request) {
 	if p := recover(); p != nil {
+		n.setIdentity(w)
 		n.logger.Error("a handler panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
 		protocol.WriteError(w, dfs.Errorf(dfs.Internal, "internal error; the log of NameNode %s has the details", n.config.ID))
 	}
@@ -264,12 +273,12 @@ func (c *call) decode(v any) error {
 
 // path reads the path parameter of the query.
 func (c *call) path() (dfs.Path, error) {
-	return dfs.ParsePath(c.URL.Query().Get(protocol.QueryPath))
+	return dfs.ParsePath(c.query.Get(protocol.QueryPath))
 }
 
 // flag reads a yes-or-no parameter of the query.
 func (c *call) flag(name string) (bool, error) {
-	text := c.URL.Query().Get(name)
+	text := c.query.Get(name)
 	if text == "" {
 		return false, nil
 	}

@@ -25,17 +25,18 @@ type stateMachine struct {
 
 var _ raft.BatchingFSM = (*stateMachine)(nil)
 
-// Apply answers with an fsm.Result, or with the error of a refusal.
+// Apply answers with the outcome of each command of the entry, or with an error
+// when the entry as a whole was refused.
 func (s *stateMachine) Apply(l *raft.Log) any {
 	if l.Type != raft.LogCommand {
 		return nil
 	}
-	result, err := s.machine.Apply(l.Index, l.Data)
+	outcomes, err := s.machine.ApplyGroup(l.Index, l.Data)
 	s.noteCluster()
 	if err != nil {
 		return err
 	}
-	return result
+	return outcomes
 }
 
 // ApplyBatch applies entries in order. Barriers and configurations are mixed in.

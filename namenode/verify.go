@@ -91,7 +91,7 @@ func (n *NameNode) lookUp(nodes map[dfs.NodeID]fsm.Node) error {
 type holdings struct {
 	mu          sync.Mutex
 	nodes       map[dfs.NodeID]fsm.Node
-	held        map[dfs.NodeID]map[dfs.ChunkID]protocol.ChunkInfo
+	held        map[dfs.NodeID]holding
 	unreachable map[dfs.NodeID]error
 }
 
@@ -104,14 +104,14 @@ func (n *NameNode) askNodes(ctx context.Context, nodes map[dfs.NodeID]fsm.Node, 
 	}
 	h := &holdings{
 		nodes:       nodes,
-		held:        make(map[dfs.NodeID]map[dfs.ChunkID]protocol.ChunkInfo),
+		held:        make(map[dfs.NodeID]holding),
 		unreachable: make(map[dfs.NodeID]error),
 	}
 	var tasks errgroup.Group
 	tasks.SetLimit(verifyParallel)
 	for id, ids := range wanted {
 		tasks.Go(func() error {
-			held, err := n.statChunks(ctx, nodes[id], ids)
+			held, err := n.questions.held(ctx, nodes[id], ids)
 			h.note(id, held, err)
 			return nil
 		})
@@ -120,7 +120,7 @@ func (n *NameNode) askNodes(ctx context.Context, nodes map[dfs.NodeID]fsm.Node, 
 	return h
 }
 
-func (h *holdings) note(id dfs.NodeID, held map[dfs.ChunkID]protocol.ChunkInfo, err error) {
+func (h *holdings) note(id dfs.NodeID, held holding, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.held[id] = held
@@ -161,20 +161,15 @@ func (h *holdings) confirm(chunk *protocol.CommittedChunk, replication int) (fsm
 	return stored, dfs.Errorf(dfs.Invalid, "chunk %s names %d DataNodes and replication %d needs %d", chunk.ID, len(stored.Nodes), replication, needed)
 }
 
-// statChunks asks a DataNode which of the chunks it holds.
-func (n *NameNode) statChunks(ctx context.Context, node fsm.Node, ids []dfs.ChunkID) (map[dfs.ChunkID]protocol.ChunkInfo, error) {
-	held := make(map[dfs.ChunkID]protocol.ChunkInfo, len(ids))
-	if node.URL == "" {
-		return held, nil // a node without an address has taken no chunk
+// statChunks asks a DataNode which of at most MaxChunksPerReport chunks it holds.
+func (n *NameNode) statChunks(node fsm.Node, ids []dfs.ChunkID) (holding, error) {
+	var answer protocol.StatChunksReply
+	if err := n.callDataNode(n.ctx, node, protocol.StatChunks, protocol.StatChunksRequest{IDs: ids}, &answer); err != nil {
+		return nil, err
 	}
-	for batch := range slices.Chunk(ids, dfs.MaxChunksPerReport) {
-		var answer protocol.StatChunksReply
-		if err := n.callDataNode(ctx, node, protocol.StatChunks, protocol.StatChunksRequest{IDs: batch}, &answer); err != nil {
-			return nil, err
-		}
-		for _, info := range answer.Chunks {
-			held[info.ID] = info
-		}
+	held := make(holding, len(answer.Chunks))
+	for _, info := range answer.Chunks {
+		held[info.ID] = info
 	}
 	return held, nil
 }

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	maxHops        = 3 // hints followed from one endpoint before the next is asked
-	maxConnections = 64
+	maxHops        = 3   // hints followed from one endpoint before the next is asked
+	maxConnections = 256 // kept for each NameNode, so that as many calls at once need not dial
 	dialTimeout    = time.Second
 	firstPause     = 25 * time.Millisecond
 	longestPause   = 150 * time.Millisecond
@@ -58,8 +58,7 @@ type Call struct {
 
 // Caller calls NameNodes. It is safe for concurrent use.
 type Caller struct {
-	http       *http.Client
-	transport  *http.Transport
+	transport  *http.Transport // without a Client: redirects are the Caller's business
 	known      *endpoints
 	log        hclog.Logger
 	tryTimeout time.Duration
@@ -91,7 +90,6 @@ func New(config Config) (*Caller, error) {
 		DisableCompression:     true,
 	}
 	return &Caller{
-		http:       &http.Client{Transport: transport, CheckRedirect: neverRedirect},
 		transport:  transport,
 		known:      known,
 		log:        config.Logger.Named("leader"),
@@ -100,9 +98,6 @@ func New(config Config) (*Caller, error) {
 		notice:     config.Notice,
 	}, nil
 }
-
-// neverRedirect leaves it to the Caller which hints are followed.
-func neverRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Close closes idle connections. Calls under way are not touched.
 func (c *Caller) Close() { c.transport.CloseIdleConnections() }

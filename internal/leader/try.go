@@ -44,7 +44,7 @@ func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 	if err != nil {
 		return verdict{err: err, final: true}
 	}
-	response, err := c.http.Do(request)
+	response, err := c.transport.RoundTrip(request)
 	if err != nil {
 		v := c.noAnswer(ctx, t, baseURL, guard, err)
 		v.maybe = connected.Load()

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -126,20 +127,32 @@ func ReadError(response *http.Response) error {
 // fields are refused when strict; anything after the value always.
 func DecodeJSON(body io.Reader, limit int64, strict bool, v any) error {
 	limited := &io.LimitedReader{R: body, N: limit + 1}
-	decoder := json.NewDecoder(limited)
-	if strict {
-		decoder.DisallowUnknownFields()
-	}
-	err := decoder.Decode(v)
-	if err == nil {
-		if _, more := decoder.Token(); more != io.EOF {
-			err = errors.New("there is something after the JSON value")
-		}
-	}
+	var content bytes.Buffer
+	_, err := content.ReadFrom(limited)
 	if limited.N <= 0 {
 		return dfs.Errorf(dfs.TooLarge, "the body is longer than %d bytes", limit)
 	}
-	return describeJSON(err)
+	if err != nil {
+		return describeJSON(err)
+	}
+	if !strict && json.Unmarshal(content.Bytes(), v) == nil {
+		return nil
+	}
+	return describeJSON(decodeValue(&content, strict, v)) // knows better what is wrong
+}
+
+func decodeValue(content io.Reader, strict bool, v any) error {
+	decoder := json.NewDecoder(content)
+	if strict {
+		decoder.DisallowUnknownFields()
+	}
+	if err := decoder.Decode(v); err != nil {
+		return err
+	}
+	if _, more := decoder.Token(); more != io.EOF {
+		return errors.New("there is something after the JSON value")
+	}
+	return nil
 }
 
 func describeJSON(err error) error {

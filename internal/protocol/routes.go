@@ -117,17 +117,18 @@ const (
 	Stale            = "stale"
 )
 
-// Headers.
+// Headers, spelt as net/http keeps them: to look up any other spelling takes an
+// allocation.
 const (
-	HeaderRequestID    = "X-DFS-Request-ID"    // of a mutation, the same in every retry
-	HeaderLeader       = "X-DFS-Leader"        // base URL of the leader, with a not_leader answer
-	HeaderAppliedIndex = "X-DFS-Applied-Index" // the log index that the answering NameNode had applied
-	HeaderClusterID    = "X-DFS-Cluster-ID"    // both ways; a mismatch is refused as wrong_cluster
-	HeaderNodeID       = "X-DFS-Node-ID"       // both ways, to DataNodes: who is meant, who answers
-	HeaderChecksum     = "X-DFS-CRC32C"        // of a whole chunk: required with PUT, sent with GET
-	HeaderPipeline     = "X-DFS-Pipeline"      // node IDs, comma separated, to forward a PUT to, in order
-	HeaderWantBlocks   = "X-DFS-Want-Blocks"   // "1" with GET of a chunk asks for HeaderBlocks
-	HeaderBlocks       = "X-DFS-Block-CRC32C"  // of each block of a chunk, as FormatBlocks writes it
+	HeaderRequestID    = "X-Dfs-Request-Id"    // of a mutation, the same in every retry
+	HeaderLeader       = "X-Dfs-Leader"        // base URL of the leader, with a not_leader answer
+	HeaderAppliedIndex = "X-Dfs-Applied-Index" // the log index that the answering NameNode had applied
+	HeaderClusterID    = "X-Dfs-Cluster-Id"    // both ways; a mismatch is refused as wrong_cluster
+	HeaderNodeID       = "X-Dfs-Node-Id"       // both ways, to DataNodes: who is meant, who answers
+	HeaderChecksum     = "X-Dfs-Crc32c"        // of a whole chunk: required with PUT, sent with GET
+	HeaderPipeline     = "X-Dfs-Pipeline"      // node IDs, comma separated, to forward a PUT to, in order
+	HeaderWantBlocks   = "X-Dfs-Want-Blocks"   // "1" with GET of a chunk asks for HeaderBlocks
+	HeaderBlocks       = "X-Dfs-Block-Crc32c"  // of each block of a chunk, as FormatBlocks writes it
 )
 
 // WantBlocks is the value of HeaderWantBlocks that means yes.
