@@ -77,7 +77,7 @@ func (d *DataNode) Open(ctx context.Context) (err error) {
 	}
 	d.store, err = chunkstore.Open(chunkstore.Config{
 		Dirs: d.config.DataDirs, NodeID: d.config.ID, Reserve: d.config.Reserve,
-		TrashKeep: d.config.TrashKeep, Hook: d.config.DiskHook, Logger: d.log,
+		TrashKeep: d.config.TrashKeep, Unpacked: d.config.Unpacked, Hook: d.config.DiskHook, Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -117,6 +117,7 @@ func (d *DataNode) start(listener net.Listener) {
 	d.goroutines.Go(func() { heartbeats.run(ctx) })
 	d.goroutines.Go(func() { orders.run(ctx) })
 	d.goroutines.Go(func() { keepStore(ctx, d.store) })
+	d.goroutines.Go(func() { compactStore(ctx, d.store) })
 	scrubber := newScrubber(d.config, d.store, metrics, d.log)
 	d.goroutines.Go(func() {
 		err := d.store.WaitLoaded(ctx)
