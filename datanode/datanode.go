@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -125,8 +126,11 @@ func (d *DataNode) start(listener net.Listener) {
 		case ctx.Err() != nil:
 		case err != nil:
 			d.stopped(err) // without chunks there is nothing to serve
-		case d.config.ScrubRate > 0:
-			scrubber.run(ctx)
+		default:
+			debug.FreeOSMemory() // reading the directories took much more than what is left of it
+			if d.config.ScrubRate > 0 {
+				scrubber.run(ctx)
+			}
 		}
 	})
 	d.goroutines.Go(func() {

@@ -23,6 +23,8 @@ const (
 	// segmentLoaders is how many segments are examined at once.
 	segmentLoaders = 4
 
+	maxEstimate = 16 << 20 // chunks
+
 	// restoreFile lists removed chunks that people want back, one ID a line.
 	restoreFile    = "restore"
 	maxRestoreFile = 16 << 20 // bytes
@@ -54,6 +56,7 @@ func (g *segments) examine(ctx context.Context, content *volumeContent, moved fu
 			return unreadable(g.volume.dir, err)
 		}
 	}
+	content.held = make([]found, 0, g.estimate(names))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(segmentLoaders)
 	for i, name := range names {
@@ -75,6 +78,17 @@ func (g *segments) examine(ctx context.Context, content *volumeContent, moved fu
 		}
 	}
 	return nil
+}
+
+// estimate says how many chunks there may be, by the length of the indexes: to
+// grow a list of millions step by step would take twice the memory.
+func (g *segments) estimate(names []segmentName) (count int64) {
+	for _, name := range names {
+		if info, err := os.Stat(g.index(name)); err == nil && info.Size() <= maxIndex {
+			count += info.Size() / indexEntry
+		}
+	}
+	return min(count, maxEstimate)
 }
 
 // list returns the segments in the order of their numbers, and removes what
@@ -318,8 +332,12 @@ func (g *segments) readIndex(name segmentName) ([]record, int64, error) {
 	if err := g.volume.disk.before(OpRead, f.Name()); err != nil {
 		return nil, 0, err
 	}
-	content, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
+	stat, err := f.Stat()
 	if err != nil {
+		return nil, 0, err
+	}
+	content := make([]byte, min(stat.Size(), maxIndex))
+	if _, err := io.ReadFull(f, content); err != nil {
 		return nil, 0, err
 	}
 	records, length, ok := name.decodeIndex(content)
