@@ -15,6 +15,10 @@ const (
 	deadShare     = 2
 	deadShareFull = 16
 
+	// deadTail is how much of the segment that is written to must be dead, unless
+	// nothing lives in it.
+	deadTail = 1 << 20 // bytes
+
 	// compactRate is how much is copied in a second at most, and compactStep
 	// how much at a time.
 	compactRate = 16 << 20 // bytes
@@ -127,7 +131,7 @@ func (s *Store) Compact(ctx context.Context) {
 // isFull tells whether the volume needs all the space that it can get.
 func (v *volume) isFull() bool { return v.room() < fileSize(dfs.DefaultChunkSize) }
 
-// worst returns the sealed segment with the most dead bytes, if they are worth
+// worst returns the segment with the most dead bytes, if they are worth
 // the work. When the disk is full, what is in the trash does not count.
 func (g *segments) worst(full bool) *segment {
 	if full {
@@ -137,11 +141,7 @@ func (g *segments) worst(full bool) *segment {
 	defer g.mu.Unlock()
 	var best *segment
 	for _, seg := range g.known {
-		share := int64(deadShare)
-		if full {
-			share = deadShareFull
-		}
-		if !seg.sealed || seg.waiting > 0 || seg.live > 0 && seg.dead()*share < seg.length || seg.failed {
+		if !seg.worthCompacting(full) {
 			continue
 		}
 		if best == nil || cmp.Or(cmp.Compare(seg.dead()*best.length, best.dead()*seg.length), cmp.Compare(seg.dead(), best.dead())) > 0 {
@@ -151,9 +151,30 @@ func (g *segments) worst(full bool) *segment {
 	return best
 }
 
+// worthCompacting is called under the lock. One that is still written to has to be
+// quite dead.
+func (seg *segment) worthCompacting(full bool) bool {
+	share := int64(deadShare)
+	if full {
+		share = deadShareFull
+	}
+	switch {
+	case seg.failed, seg.waiting > 0, !seg.sealed && seg.length == segmentHead:
+		return false
+	case seg.live == 0:
+		return true
+	case !seg.sealed && seg.dead() < deadTail:
+		return false
+	}
+	return seg.dead()*share >= seg.length
+}
+
 // compact copies what lives in a segment, and unlinks it when nothing does.
 func (s *Store) compact(ctx context.Context, v *volume, seg *segment) error {
 	g := v.segments
+	if b, err := g.end(seg); err != nil || v.await(b.task, writeTimeout) != nil {
+		return errors.Join(err, v.failed())
+	}
 	var records []record
 	err := v.within(loadTimeout, "read an index", func() (err error) {
 		records, err = g.recordsOf(seg)

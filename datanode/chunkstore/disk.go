@@ -60,6 +60,14 @@ func (d disk) allocate(f *os.File, size int64) error {
 	return allocate(f, size)
 }
 
+// reserve is allocate for a file that grows into its space.
+func (d disk) reserve(f *os.File, size int64) error {
+	if err := d.before(OpAllocate, f.Name()); err != nil {
+		return err
+	}
+	return reserve(f, size)
+}
+
 func (d disk) write(f *os.File, p []byte) error {
 	if err := d.before(OpWrite, f.Name()); err != nil {
 		return err

@@ -10,10 +10,16 @@ import (
 // badStructure is what file systems say of damage of their own.
 const badStructure = unix.EUCLEAN
 
-// allocate is fallocate(2). File systems without it find out later.
-func allocate(f *os.File, size int64) error {
+// allocate is fallocate(2), which makes the file longer. File systems without it
+// find out later.
+func allocate(f *os.File, size int64) error { return fallocate(f, 0, size) }
+
+// reserve is allocate that leaves the length of the file as it is.
+func reserve(f *os.File, size int64) error { return fallocate(f, unix.FALLOC_FL_KEEP_SIZE, size) }
+
+func fallocate(f *os.File, mode uint32, size int64) error {
 	for {
-		err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+		err := unix.Fallocate(int(f.Fd()), mode, 0, size)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

@@ -12,6 +12,8 @@ import (
 // while writing.
 func allocate(*os.File, int64) error { return nil }
 
+func reserve(*os.File, int64) error { return nil }
+
 func fdatasync(f *os.File) error { return f.Sync() }
 
 func readCached(*os.File, []byte, int64) bool { return false }

@@ -47,6 +47,19 @@ type logWriter struct {
 func (g *segments) write(writes ...*packedWrite) (*batch, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	return g.enqueue(writes)
+}
+
+// end queues the sealing of a segment, if it is the one that is written to.
+func (g *segments) end(seg *segment) (*batch, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ending = seg
+	return g.enqueue(nil)
+}
+
+// enqueue is called under the lock.
+func (g *segments) enqueue(writes []*packedWrite) (*batch, error) {
 	if !g.writing {
 		if !g.volume.enter() {
 			return nil, errClosed()
@@ -67,12 +80,15 @@ func (g *segments) run() {
 	defer g.volume.exit()
 	for {
 		g.mu.Lock()
-		b := g.next
-		g.next = nil
+		b, ending := g.next, g.ending
+		g.next, g.ending = nil, nil
 		g.writing = b != nil
 		g.mu.Unlock()
 		if b == nil {
 			return
+		}
+		if ending != nil && ending == g.log.tail {
+			g.seal()
 		}
 		for rest := b.writes; len(rest) > 0; {
 			n, err := g.writeSome(rest)
@@ -178,7 +194,7 @@ func (g *segments) allocate(id dfs.ChunkID, end int64) error {
 	if err != nil {
 		return err
 	}
-	if err := v.disk.allocate(l.file, until); err != nil {
+	if err := v.disk.reserve(l.file, until); err != nil {
 		return &logFailure{"allocate space", err, true}
 	}
 	v.mu.Lock()

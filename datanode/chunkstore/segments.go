@@ -31,10 +31,11 @@ type segments struct {
 
 	mu      sync.Mutex // guards what follows; never held during I/O
 	known   map[uint32]*segment
-	last    uint32 // the highest number that was ever used
-	next    *batch // takes what is to be written; nil when nothing is
-	writing bool   // the log writer is at work
-	open    int    // files
+	last    uint32   // the highest number that was ever used
+	next    *batch   // takes what is to be written; nil when nothing is
+	ending  *segment // to be sealed, if it is being written to; nil when none is
+	writing bool     // the log writer is at work
+	open    int      // files
 	closed  bool
 	trash   []waiting // the oldest first
 
