@@ -26,6 +26,10 @@ type packedWrite struct {
 
 func (w *packedWrite) length() int64 { return recordSize(int64(len(w.data))) }
 
+// moves tells whether the chunk is held already. Such a write may use the
+// reserve: it is what gives space back.
+func (w *packedWrite) moves() bool { return w.from.packed() }
+
 // batch is what is made durable together.
 type batch struct {
 	task   *task
@@ -163,22 +167,23 @@ func (g *segments) prepare(writes []*packedWrite) (n int, size int64, err error)
 		}
 	}
 	for _, w := range writes {
-		if n > 0 && l.tail.length+size+w.length() > g.limit {
+		if n > 0 && l.tail.length+size+w.length() > g.limit || w.moves() != writes[0].moves() {
 			break
 		}
 		size += w.length()
 		n++
 	}
-	err = g.allocate(writes[0].id, l.tail.length+size)
+	err = g.allocate(writes[0], l.tail.length+size)
 	if n > 1 && dfs.CodeOf(err) == dfs.NoSpace {
 		n, size = 1, writes[0].length() // one may still fit
-		err = g.allocate(writes[0].id, l.tail.length+size)
+		err = g.allocate(writes[0], l.tail.length+size)
 	}
 	return n, size, err
 }
 
-// allocate takes the space of the segment up to end, and more if there is more.
-func (g *segments) allocate(id dfs.ChunkID, end int64) error {
+// allocate takes the space of the segment up to end for some writes, and more if
+// there is more.
+func (g *segments) allocate(first *packedWrite, end int64) error {
 	l, v := &g.log, g.volume
 	if end <= l.allocated {
 		return nil
@@ -186,12 +191,12 @@ func (g *segments) allocate(id dfs.ChunkID, end int64) error {
 	v.allocation.Lock()
 	defer v.allocation.Unlock()
 	until := max(end, l.allocated+g.steps)
-	err := v.makeRoom(id, until-l.allocated)
+	err := v.makeRoom(first.id, until-l.allocated)
 	if dfs.CodeOf(err) == dfs.NoSpace {
 		until = end
-		err = v.makeRoom(id, until-l.allocated)
+		err = v.makeRoom(first.id, until-l.allocated)
 	}
-	if err != nil {
+	if err != nil && !first.moves() {
 		return err
 	}
 	if err := v.disk.reserve(l.file, until); err != nil {
@@ -207,7 +212,7 @@ func (g *segments) allocate(id dfs.ChunkID, end int64) error {
 // begin makes a new segment. It is durable, with its name, when it returns.
 func (g *segments) begin(first *packedWrite) (err error) {
 	l, disk := &g.log, g.volume.disk
-	if err := g.volume.hasRoom(first.id, segmentHead+first.length()); err != nil {
+	if err := g.volume.hasRoom(first.id, segmentHead+first.length()); err != nil && !first.moves() {
 		return err // and no file was made in vain
 	}
 	g.mu.Lock()
@@ -223,7 +228,7 @@ func (g *segments) begin(first *packedWrite) (err error) {
 	g.known[name.number] = l.tail
 	g.open++
 	g.mu.Unlock()
-	if err := g.allocate(first.id, segmentHead+first.length()); err != nil {
+	if err := g.allocate(first, segmentHead+first.length()); err != nil {
 		g.giveUpTail()
 		return err
 	}

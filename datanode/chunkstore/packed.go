@@ -91,7 +91,7 @@ func (s *Store) holdPacked(v *volume, writes []*packedWrite) {
 		switch {
 		case !serves:
 			w.err = v.failed()
-		case w.from.packed():
+		case w.moves():
 			if s.ledger.move(w.id, w.from, w.at) {
 				v.segments.count(w.from.segment, -w.length(), 0)
 			} else {

@@ -113,9 +113,7 @@ func (g *segments) list() ([]segmentName, error) {
 		name, ok = parseSegmentName(text)
 		switch {
 		case suffix && ok && strings.HasSuffix(e.Name(), ".tmp"):
-			if err := g.volume.disk.remove(path); err != nil {
-				return nil, unreadable(g.volume.dir, err)
-			}
+			g.discard(path)
 		case suffix && ok:
 			indexes = append(indexes, name)
 			g.last = max(g.last, name.number)
@@ -132,9 +130,7 @@ func (g *segments) list() ([]segmentName, error) {
 	}
 	for _, index := range indexes {
 		if !slices.Contains(names, index) { // its segment was given up
-			if err := g.volume.disk.remove(g.index(index)); err != nil {
-				return nil, unreadable(g.volume.dir, err)
-			}
+			g.discard(g.index(index))
 		}
 	}
 	return names, nil

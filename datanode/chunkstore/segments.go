@@ -180,10 +180,14 @@ func (g *segments) unlink(seg *segment) {
 	if idle != nil {
 		_ = idle.Close() // nothing in it matters
 	}
-	for _, path := range []string{g.path(seg.segmentName), g.index(seg.segmentName)} { // the next start removes an index that is alone
-		if err := g.volume.disk.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			g.volume.log.Warn("a segment that is not needed stays until the next start", "path", path, "error", err)
-		}
+	g.discard(g.path(seg.segmentName))
+	g.discard(g.index(seg.segmentName)) // the next start removes one that is alone
+}
+
+// discard removes a file that nobody needs.
+func (g *segments) discard(path string) {
+	if err := g.volume.disk.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		g.volume.log.Warn("a file that is not needed stays until the next start", "path", path, "error", err)
 	}
 }
 

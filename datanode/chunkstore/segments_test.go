@@ -733,8 +733,17 @@ func TestPackedOnADiskThatHangs(t *testing.T) {
 	}
 }
 
-// A full disk refuses, and gives room again when chunks are removed.
+// A full disk refuses, and gives room again when chunks are removed, whichever.
 func TestPackedOnAFullDisk(t *testing.T) {
+	for name, goes := range map[string]func(id, count dfs.ChunkID) bool{
+		"the older half": func(id, count dfs.ChunkID) bool { return id <= count/2 },
+		"every fourth":   func(id, count dfs.ChunkID) bool { return id%4 == 0 },
+	} {
+		t.Run(name, func(t *testing.T) { testPackedOnAFullDisk(t, goes) })
+	}
+}
+
+func testPackedOnAFullDisk(t *testing.T, goes func(id, count dfs.ChunkID) bool) {
 	dir := t.TempDir()
 	s := openPackedIn(t, nil, testKeep, 10_000, dir)
 	v := s.volumes[0]
@@ -770,17 +779,23 @@ func TestPackedOnAFullDisk(t *testing.T) {
 	if got := len(segmentFiles(t, dir, segmentSuffix)); got != files {
 		t.Errorf("%d files were made in vain", got-files)
 	}
-	for gone := dfs.ChunkID(1); gone <= id/2; gone++ {
-		if err := s.Remove(gone); err != nil {
-			t.Fatal(err)
+	for gone := dfs.ChunkID(1); gone < id; gone++ {
+		if goes(gone, id) {
+			if err := s.Remove(gone); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	for range files {
 		s.Compact(t.Context()) // the trash does not count now
 	}
-	mustPutBytes(t, s, id, 1000)
-	for held := id/2 + 1; held <= id; held++ {
-		checkBytes(t, s, held, 1000)
+	for put := id; put < id+10; put++ {
+		mustPutBytes(t, s, put, 1000)
+	}
+	for held := dfs.ChunkID(1); held < id; held++ {
+		if !goes(held, id) {
+			checkBytes(t, s, held, 1000)
+		}
 	}
 }
 
