@@ -15,7 +15,9 @@ import (
 func benchNode(b *testing.B) *datanode.DataNode {
 	b.Helper()
 	n := newNameNode(b)
-	d := start(b, config(b, n, "dn1"))
+	c := config(b, n, "dn1")
+	c.Unpacked = false
+	d := start(b, c)
 	ready(b, n, d)
 	return d
 }
@@ -32,14 +34,21 @@ func roundTrip(b *testing.B, client *http.Client, r *http.Request, status int) {
 	}
 }
 
-func BenchmarkPut(b *testing.B) {
+func BenchmarkPut(b *testing.B)      { benchPut(b, dfs.DefaultChunkSize, 1) }
+func BenchmarkPutSmall(b *testing.B) { benchPut(b, 4096, 8) }
+func BenchmarkGet(b *testing.B)      { benchGet(b, dfs.DefaultChunkSize) }
+func BenchmarkGetSmall(b *testing.B) { benchGet(b, 4096) }
+
+func benchPut(b *testing.B, size, parallelism int) {
 	d := benchNode(b)
-	data := content(1, dfs.DefaultChunkSize)
+	data := content(1, size)
 	sum := dfs.ChecksumOf(data).String()
-	client := &http.Client{Transport: &http.Transport{}}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	defer client.CloseIdleConnections()
 	var next atomic.Uint64
 	b.SetBytes(int64(len(data)))
+	b.SetParallelism(parallelism)
+	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			r, err := http.NewRequest(http.MethodPut, chunkURL(d, dfs.ChunkID(next.Add(1))), bytes.NewReader(data))
@@ -53,13 +62,14 @@ func BenchmarkPut(b *testing.B) {
 	})
 }
 
-func BenchmarkGet(b *testing.B) {
+func benchGet(b *testing.B, size int) {
 	d := benchNode(b)
-	data := content(1, dfs.DefaultChunkSize)
+	data := content(1, size)
 	put(b, d, 1, data, "")
-	client := &http.Client{Transport: &http.Transport{}}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	defer client.CloseIdleConnections()
 	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			r, err := http.NewRequest(http.MethodGet, chunkURL(d, 1), nil)

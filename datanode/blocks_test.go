@@ -13,7 +13,9 @@ import (
 // amounts to the checksum of the whole.
 func TestBlockChecksums(t *testing.T) {
 	n := newNameNode(t)
-	d := start(t, config(t, n, "dn1"))
+	c := config(t, n, "dn1")
+	c.Unpacked = false
+	d := start(t, c)
 	ready(t, n, d)
 	for id, size := range map[dfs.ChunkID]int{1: 1, 2: dfs.BlockSize, 3: dfs.BlockSize + 1, 4: 300_000, 5: dfs.MaxChunkSize} {
 		data := content(byte(id), size)

@@ -204,10 +204,11 @@ func waitUntil(t testing.TB, what string, done func() bool) {
 	}
 }
 
+// config gives every chunk a file of its own, which tests can harm.
 func config(t testing.TB, n *nameNode, id dfs.NodeID) datanode.Config {
 	return datanode.Config{
 		ID: id, Addr: "127.0.0.1:0", NameNodes: []string{n.URL}, DataDirs: []string{t.TempDir()}, Reserve: 1,
-		HeartbeatInterval: 20 * time.Millisecond,
+		HeartbeatInterval: 20 * time.Millisecond, Unpacked: true,
 	}
 }
 
@@ -248,13 +249,15 @@ func ready(t testing.TB, n *nameNode, nodes ...*datanode.DataNode) {
 	}
 }
 
-// three starts a pipeline's worth of nodes.
+// three starts a pipeline's worth of nodes, which pack small chunks as all nodes
+// do that are not tested.
 func three(t *testing.T, change func(*datanode.Config)) (*nameNode, []*datanode.DataNode) {
 	t.Helper()
 	n := newNameNode(t)
 	var nodes []*datanode.DataNode
 	for _, id := range []dfs.NodeID{"dn1", "dn2", "dn3"} {
 		c := config(t, n, id)
+		c.Unpacked = false
 		if change != nil {
 			change(&c) // it may keep c
 		}

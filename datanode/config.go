@@ -32,6 +32,7 @@ type Config struct {
 	Limits            Limits
 	Logger            hclog.Logger    // nil logs nothing
 	DiskHook          chunkstore.Hook // nil outside tests
+	Unpacked          bool            // small chunks get files of their own; false outside tests
 }
 
 // Limits bound what others can make the node do. Zero takes the default.

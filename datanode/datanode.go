@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -77,7 +78,7 @@ func (d *DataNode) Open(ctx context.Context) (err error) {
 	}
 	d.store, err = chunkstore.Open(chunkstore.Config{
 		Dirs: d.config.DataDirs, NodeID: d.config.ID, Reserve: d.config.Reserve,
-		TrashKeep: d.config.TrashKeep, Hook: d.config.DiskHook, Logger: d.log,
+		TrashKeep: d.config.TrashKeep, Unpacked: d.config.Unpacked, Hook: d.config.DiskHook, Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -117,6 +118,7 @@ func (d *DataNode) start(listener net.Listener) {
 	d.goroutines.Go(func() { heartbeats.run(ctx) })
 	d.goroutines.Go(func() { orders.run(ctx) })
 	d.goroutines.Go(func() { keepStore(ctx, d.store) })
+	d.goroutines.Go(func() { compactStore(ctx, d.store) })
 	scrubber := newScrubber(d.config, d.store, metrics, d.log)
 	d.goroutines.Go(func() {
 		err := d.store.WaitLoaded(ctx)
@@ -124,8 +126,11 @@ func (d *DataNode) start(listener net.Listener) {
 		case ctx.Err() != nil:
 		case err != nil:
 			d.stopped(err) // without chunks there is nothing to serve
-		case d.config.ScrubRate > 0:
-			scrubber.run(ctx)
+		default:
+			debug.FreeOSMemory() // reading the directories took much more than what is left of it
+			if d.config.ScrubRate > 0 {
+				scrubber.run(ctx)
+			}
 		}
 	})
 	d.goroutines.Go(func() {

@@ -16,7 +16,8 @@
 // further down neither slows the local write nor costs memory, all disks of a
 // pipeline fsync at the same time, and a node that fails is passed over: the
 // file is there to begin again with the next one. The answer names the nodes
-// that hold the chunk durably.
+// that hold the chunk durably. A small chunk is received into memory, and is
+// written and passed on from there.
 //
 // Nodes are named by ID and never by address: the addresses come from the
 // NameNodes alone, so nobody can make a DataNode call a stranger.

@@ -1,6 +1,7 @@
 package datanode
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -69,29 +70,48 @@ type transfer struct {
 	f      *forwarder
 	up     upload
 	tail   *tail
+	file   io.Closer // nil when the chunk is in memory
 	cancel context.CancelFunc
 	done   chan struct{}
 	result outcome // set before done is closed
 }
 
-// start begins to forward what writer gets, as grow announces it. The caller
+// follow begins to forward what writer gets, as grow announces it. The caller
 // must call stop.
-func (f *forwarder) start(ctx context.Context, up upload, writer *chunkstore.Writer) (*transfer, error) {
+func (f *forwarder) follow(ctx context.Context, up upload, writer *chunkstore.Writer) (*transfer, error) {
 	if len(up.pipeline) == 0 {
 		return nil, nil
 	}
-	file, err := writer.OpenData()
+	data, err := writer.OpenData()
 	if err != nil {
 		return nil, err
 	}
+	return f.start(ctx, up, newTail(data, up.size), data), nil
+}
+
+// send begins to forward a chunk that is in memory. The caller must call stop.
+func (f *forwarder) send(ctx context.Context, up upload, data []byte) *transfer {
+	if len(up.pipeline) == 0 {
+		return nil
+	}
+	all := newTail(bytes.NewReader(data), up.size)
+	all.available = up.size
+	return f.start(ctx, up, all, nil)
+}
+
+func (f *forwarder) start(ctx context.Context, up upload, data *tail, file io.Closer) *transfer {
 	ctx, cancel := context.WithCancel(ctx)
-	t := &transfer{f: f, up: up, tail: newTail(file, up.size), cancel: cancel, done: make(chan struct{})}
+	t := &transfer{f: f, up: up, tail: data, file: file, cancel: cancel, done: make(chan struct{})}
 	go func() { // ended and waited for by stop
 		defer close(t.done)
 		t.result = t.run(ctx)
 	}()
-	return t, nil
+	return t
 }
+
+// unread tells, after stop, whether nobody reads the data any more. A connection
+// that was given up may do so for a while.
+func (t *transfer) unread() bool { return t == nil || t.tail.readers.Load() == 0 }
 
 func (t *transfer) grow(n int64) {
 	if t != nil {
@@ -116,7 +136,9 @@ func (t *transfer) stop() {
 	}
 	t.cancel()
 	<-t.done
-	_ = t.tail.file.Close() // only read from
+	if t.file != nil {
+		_ = t.file.Close() // only read from
+	}
 }
 
 // run sends the chunk to the first node of the pipeline that takes it; that one
@@ -125,7 +147,7 @@ func (t *transfer) run(ctx context.Context) outcome {
 	var all outcome
 	for i, id := range t.up.pipeline {
 		behind := t.up.pipeline[i+1:]
-		reply, err := t.send(ctx, id, behind)
+		reply, err := t.attempt(ctx, id, behind)
 		if err != nil {
 			all.fail(id, err)
 			continue
@@ -154,8 +176,8 @@ func (o *outcome) sort(reply protocol.ChunkReply, behind []dfs.NodeID) {
 	}
 }
 
-// send makes one attempt at one node.
-func (t *transfer) send(ctx context.Context, id dfs.NodeID, behind []dfs.NodeID) (protocol.ChunkReply, error) {
+// attempt makes one attempt at one node.
+func (t *transfer) attempt(ctx context.Context, id dfs.NodeID, behind []dfs.NodeID) (protocol.ChunkReply, error) {
 	var reply protocol.ChunkReply
 	baseURL, err := t.f.nodes.lookup(ctx, id)
 	if err != nil {
@@ -188,7 +210,7 @@ func (t *transfer) send(ctx context.Context, id dfs.NodeID, behind []dfs.NodeID)
 
 func (t *transfer) request(ctx context.Context, guard *stall.Guard, limit time.Duration, baseURL string) (*http.Request, error) {
 	body := func() *tailReader {
-		return &tailReader{ctx: ctx, tail: t.tail, guard: guard, limit: limit}
+		return t.tail.follow(ctx, guard, limit)
 	}
 	url := baseURL + protocol.PutChunk.Path(t.up.id.String())
 	request, err := http.NewRequestWithContext(ctx, protocol.PutChunk.Method, url, body())

@@ -65,25 +65,21 @@ func (s *server) getChunk(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// send copies from the file in pieces, each with a deadline of its own; the last
-// one holds until the answer is out. An
-// *os.File behind an io.LimitedReader is what the kernel can send by itself.
+// send copies from the chunk in pieces, each with a deadline of its own; the last
+// one holds until the answer is out.
 func (s *server) send(w http.ResponseWriter, chunk *chunkstore.Chunk, part byteRange) error {
-	if _, err := chunk.File.Seek(part.start, io.SeekStart); err != nil {
-		return dfs.Errorf(dfs.Internal, "chunk %s cannot be read: %w", chunk.ID, err)
-	}
 	control := http.NewResponseController(w)
-	for left := part.length; left > 0; {
+	for at, end := part.start, part.start+part.length; at < end; {
 		if err := control.SetWriteDeadline(time.Now().Add(s.limits.BodyTimeout)); err != nil {
 			return dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
 		}
 		done := s.store.Reading(chunk, s.limits.BodyTimeout+readPatience)
-		n, err := io.CopyN(w, chunk.File, min(left, transferBuffer))
+		n, err := chunk.Send(w, at, min(end-at, transferBuffer))
 		done()
-		left -= n
+		at += n
 		s.metrics.sent.Add(float64(n))
 		if err != nil {
-			return sendError(chunk.ID, part.start+part.length-left, err)
+			return sendError(chunk.ID, at, err)
 		}
 	}
 	return nil

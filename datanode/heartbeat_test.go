@@ -62,7 +62,7 @@ func inventoryWanted(int, protocol.HeartbeatRequest) (protocol.HeartbeatReply, e
 
 func newTestHeartbeater(t testing.TB) (*heartbeater, *script, *chunkstore.Store) {
 	t.Helper()
-	store, err := chunkstore.Open(chunkstore.Config{Dirs: []string{t.TempDir()}, NodeID: "dn1", Reserve: 1})
+	store, err := chunkstore.Open(chunkstore.Config{Dirs: []string{t.TempDir()}, NodeID: "dn1", Reserve: 1, Unpacked: true})
 	if err != nil {
 		t.Fatal(err)
 	}

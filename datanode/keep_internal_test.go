@@ -340,7 +340,8 @@ func TestNoConfirmationFromAFailedDisk(t *testing.T) {
 	bad := filepath.Join(top, "b")
 	var broken atomic.Bool
 	st, err := chunkstore.Open(chunkstore.Config{
-		Dirs: []string{filepath.Join(top, "a"), bad}, NodeID: "dn1", Reserve: 1,
+		Unpacked: true,
+		Dirs:     []string{filepath.Join(top, "a"), bad}, NodeID: "dn1", Reserve: 1,
 		Hook: func(op chunkstore.Op, path string) error {
 			if broken.Load() && op == chunkstore.OpCreate && strings.HasPrefix(path, bad) {
 				return syscall.EROFS

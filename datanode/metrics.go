@@ -85,6 +85,7 @@ func (m *metrics) serve(w http.ResponseWriter, r *http.Request) error {
 type volumeCollector struct {
 	store                                                                *chunkstore.Store
 	capacity, free, used, chunks, writable, gone, trashBytes, trashFiles *prometheus.Desc
+	segmentBytes, deadBytes                                              *prometheus.Desc
 }
 
 func newVolumeCollector(store *chunkstore.Store) *volumeCollector {
@@ -99,14 +100,17 @@ func newVolumeCollector(store *chunkstore.Store) *volumeCollector {
 		chunks:     desc("volume_chunks", "Chunks held in a data directory."),
 		writable:   desc("volume_writable", "0 when the disk of a data directory has failed or does not answer."),
 		gone:       desc("volume_gone", "1 when a data directory is out of service: its chunks do not count."),
-		trashBytes: desc("trash_bytes", "Bytes of files in the trash of a data directory."),
-		trashFiles: desc("trash_files", "Files in the trash of a data directory."),
+		trashBytes: desc("trash_bytes", "Bytes of chunks in the trash of a data directory."),
+		trashFiles: desc("trash_files", "Chunks in the trash of a data directory."),
+
+		segmentBytes: desc("segment_bytes", "Bytes of small chunks in the segments of a data directory, removed ones too."),
+		deadBytes:    desc("segment_dead_bytes", "Bytes of them that are given back when their segment is compacted."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *volumeCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{c.capacity, c.free, c.used, c.chunks, c.writable, c.gone, c.trashBytes, c.trashFiles} {
+	for _, desc := range []*prometheus.Desc{c.capacity, c.free, c.used, c.chunks, c.writable, c.gone, c.trashBytes, c.trashFiles, c.segmentBytes, c.deadBytes} {
 		out <- desc
 	}
 }
@@ -125,6 +129,8 @@ func (c *volumeCollector) Collect(out chan<- prometheus.Metric) {
 		gauge(c.gone, boolean(v.Gone))
 		gauge(c.trashBytes, float64(v.TrashBytes))
 		gauge(c.trashFiles, float64(v.TrashFiles))
+		gauge(c.segmentBytes, float64(v.SegmentBytes))
+		gauge(c.deadBytes, float64(v.DeadBytes))
 	}
 }
 

@@ -29,7 +29,7 @@ func verifyOrders(ids ...dfs.ChunkID) (list []protocol.Order) {
 // openAt opens a store that outlives nothing, so that a test may restart it.
 func openAt(t *testing.T, dir string, hook chunkstore.Hook) *chunkstore.Store {
 	t.Helper()
-	s, err := chunkstore.Open(chunkstore.Config{Dirs: []string{dir}, NodeID: "dn1", Reserve: 1, Hook: hook})
+	s, err := chunkstore.Open(chunkstore.Config{Dirs: []string{dir}, NodeID: "dn1", Reserve: 1, Hook: hook, Unpacked: true})
 	if err != nil {
 		t.Fatal(err)
 	}

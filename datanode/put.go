@@ -87,30 +87,68 @@ func (s *server) putChunk(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer release()
-	writer, err := s.store.Create(up.id, up.size)
+	put := s.putLarge
+	if up.size <= chunkstore.PackLimit {
+		put = s.putSmall
+	}
+	below, err := put(w, r, up)
 	if err != nil {
 		return err
 	}
-	defer writer.Abort()
-	down, err := s.forward.start(r.Context(), up, writer)
-	if err != nil {
-		return err
-	}
-	defer down.stop()
-	if err := s.receive(w, r, writer, down); err != nil {
-		return err
-	}
-	info, err := writer.Commit(up.crc)
-	if err != nil {
-		return err
-	}
-	below := down.wait()
 	s.metrics.forwardFailures.Add(float64(len(below.failed)))
 	protocol.WriteJSON(w, http.StatusCreated, protocol.ChunkReply{
-		ID: info.ID, Size: info.Size, CRC32C: info.CRC32C,
+		ID: up.id, Size: up.size, CRC32C: up.crc,
 		Nodes: append([]dfs.NodeID{s.id}, below.durable...), Failed: below.failed,
 	})
 	return nil
+}
+
+// putLarge writes a chunk while it comes, and passes it on from what is written.
+func (s *server) putLarge(w http.ResponseWriter, r *http.Request, up upload) (outcome, error) {
+	writer, err := s.store.Create(up.id, up.size)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer writer.Abort()
+	down, err := s.forward.follow(r.Context(), up, writer)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer down.stop()
+	if err := s.receive(w, r, writer, down); err != nil {
+		return outcome{}, err
+	}
+	if _, err := writer.Commit(up.crc); err != nil {
+		return outcome{}, err
+	}
+	return down.wait(), nil
+}
+
+// putSmall takes a chunk into memory first. What it writes and what it passes on
+// is the same memory.
+func (s *server) putSmall(w http.ResponseWriter, r *http.Request, up upload) (outcome, error) {
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(s.limits.BodyTimeout)); err != nil {
+		return outcome{}, dfs.Errorf(dfs.Internal, "no deadline can be set: %w", err)
+	}
+	buffer := s.smallBuffers.Get().(*smallBuffer)
+	data := buffer[:up.size]
+	n, err := io.ReadFull(r.Body, data)
+	s.metrics.received.Add(float64(n))
+	if err != nil {
+		s.smallBuffers.Put(buffer)
+		return outcome{}, s.bodyError(int64(n), up.size, err)
+	}
+	down := s.forward.send(r.Context(), up, data)
+	below, err := outcome{}, error(nil)
+	if _, err = s.store.Put(up.id, data, up.crc); err == nil {
+		below = down.wait()
+	}
+	down.stop()
+	if err == nil && down.unread() {
+		s.smallBuffers.Put(buffer) // nobody looks at it any more: no disk that hangs, no connection
+	}
+	return below, err
 }
 
 // receive takes the body in pieces, each with a deadline of its own.

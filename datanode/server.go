@@ -39,7 +39,11 @@ type server struct {
 	reads         slots
 	confirmations slots
 	buffers       sync.Pool // of *[transferBuffer]byte
+	smallBuffers  sync.Pool // of *smallBuffer
 }
+
+// smallBuffer has room for any chunk that is kept in memory.
+type smallBuffer [chunkstore.PackLimit]byte
 
 // handler answers a request, or returns the error to answer it with.
 type handler func(w http.ResponseWriter, r *http.Request) error
@@ -56,6 +60,7 @@ func newServer(config Config, store *chunkstore.Store, gate *gate, standing *sta
 		reads:         newSlots("downloads", config.Limits.Reads, config.Limits.ForwardTimeout/2),
 		confirmations: newSlots("verifications", confirmationsAtATime, config.Limits.ForwardTimeout/2),
 		buffers:       sync.Pool{New: func() any { return new([transferBuffer]byte) }},
+		smallBuffers:  sync.Pool{New: func() any { return new(smallBuffer) }},
 	}
 	for behind := range s.writes {
 		s.writes[behind] = newSlots("uploads", config.Limits.Writes, config.Limits.ForwardTimeout/2)

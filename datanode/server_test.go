@@ -217,7 +217,7 @@ func TestTailReader(t *testing.T) {
 		if !guard.Stalled() {
 			t.Error("a silent receiver is waited for")
 		}
-		again := &tailReader{ctx: ctx, tail: newTail(file, 30), guard: guard, limit: limit}
+		again := newTail(file, 30).follow(ctx, guard, limit)
 		if _, err := again.Read(make([]byte, 1)); err == nil {
 			t.Error("waiting for data that nobody wants any more")
 		}

@@ -4,26 +4,34 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dfs-go/dfs-go/internal/stall"
 )
 
-// tail is a file of known size that is still being written. Any number of
-// readers may follow it from the beginning.
+// tail is data of known size that is still coming. Any number of readers may
+// follow it from the beginning.
 type tail struct {
-	file *os.File
+	data io.ReaderAt
 	size int64
+
+	readers atomic.Int64 // that are not closed
 
 	mu        sync.Mutex
 	available int64         // bytes that can be read; guarded by mu
 	changed   chan struct{} // closed when available grows; guarded by mu
 }
 
-func newTail(file *os.File, size int64) *tail {
-	return &tail{file: file, size: size, changed: make(chan struct{})}
+func newTail(data io.ReaderAt, size int64) *tail {
+	return &tail{data: data, size: size, changed: make(chan struct{})}
+}
+
+// follow returns a reader, which must be closed.
+func (t *tail) follow(ctx context.Context, guard *stall.Guard, limit time.Duration) *tailReader {
+	t.readers.Add(1)
+	return &tailReader{ctx: ctx, tail: t, guard: guard, limit: limit}
 }
 
 func (t *tail) grow(n int64) {
@@ -48,6 +56,7 @@ type tailReader struct {
 	guard  *stall.Guard
 	limit  time.Duration // of guard
 	offset int64
+	closed atomic.Bool
 }
 
 // Read implements io.Reader.
@@ -60,7 +69,7 @@ func (r *tailReader) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := r.tail.file.ReadAt(p[:min(int64(len(p)), available-r.offset)], r.offset)
+	n, err := r.tail.data.ReadAt(p[:min(int64(len(p)), available-r.offset)], r.offset)
 	r.offset += int64(n)
 	if errors.Is(err, io.EOF) && n > 0 {
 		err = nil
@@ -68,8 +77,13 @@ func (r *tailReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer. The file is the transfer's.
-func (r *tailReader) Close() error { return nil }
+// Close implements io.Closer. The data is the transfer's.
+func (r *tailReader) Close() error {
+	if r.closed.CompareAndSwap(false, true) {
+		r.tail.readers.Add(-1)
+	}
+	return nil
+}
 
 // await waits until there is something to read.
 func (r *tailReader) await() (available int64, err error) {

@@ -25,3 +25,18 @@ func keepStore(ctx context.Context, store *chunkstore.Store) {
 		}
 	}
 }
+
+// compactStore gives back the space of removed small chunks until ctx ends. It
+// takes its time, and nobody waits for it.
+func compactStore(ctx context.Context, store *chunkstore.Store) {
+	ticker := time.NewTicker(keepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			store.Compact(ctx)
+		}
+	}
+}

@@ -16,6 +16,12 @@ const spareWriters = 4
 // after the other. The first is drawn by lot, one with twice the room twice as
 // often as another; those that seem to be full, or to hang, come last.
 func (s *Store) choose(size int64) []*volume {
+	if len(s.volumes) == 1 {
+		if s.volumes[0].writable() != nil {
+			return nil
+		}
+		return s.volumes
+	}
 	type candidate struct {
 		volume *volume
 		weight float64 // 0 for the last
@@ -77,6 +83,13 @@ func (v *volume) expect(size int64) {
 	} else {
 		v.writers--
 	}
+}
+
+// hasRoom is makeRoom for those who do not allocate yet.
+func (v *volume) hasRoom(id dfs.ChunkID, size int64) error {
+	v.allocation.Lock()
+	defer v.allocation.Unlock()
+	return v.makeRoom(id, size)
 }
 
 // makeRoom makes sure that a file of so many bytes fits beside the reserve, and

@@ -2,6 +2,7 @@ package chunkstore
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,11 +20,13 @@ const (
 	OpAllocate Op = "allocate"  // space for a chunk
 	OpWrite    Op = "write"     // to a file
 	OpSyncFile Op = "sync file" // fsync
+	OpSyncData Op = "sync data" // fdatasync of a segment
+	OpTruncate Op = "truncate"  // a segment
 	OpRename   Op = "rename"    // the path is the new one
 	OpSyncDir  Op = "sync dir"  // fsync
 	OpRemove   Op = "remove"    // a file
-	OpOpen     Op = "open"      // a chunk file, for reading
-	OpRead     Op = "read"      // from a chunk file
+	OpOpen     Op = "open"      // a chunk file or a segment, for reading
+	OpRead     Op = "read"      // from a chunk file or a segment
 	OpStat     Op = "stat"      // a data directory, or its identity.json, by a probe
 )
 
@@ -46,7 +49,7 @@ func (d disk) create(path string) (*os.File, error) {
 	if err := d.before(OpCreate, path); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 }
 
 // allocate makes size bytes of f its own, so that a full disk is noticed now.
@@ -55,6 +58,14 @@ func (d disk) allocate(f *os.File, size int64) error {
 		return err
 	}
 	return allocate(f, size)
+}
+
+// reserve is allocate for a file that grows into its space.
+func (d disk) reserve(f *os.File, size int64) error {
+	if err := d.before(OpAllocate, f.Name()); err != nil {
+		return err
+	}
+	return reserve(f, size)
 }
 
 func (d disk) write(f *os.File, p []byte) error {
@@ -70,6 +81,29 @@ func (d disk) syncFile(f *os.File) error {
 		return err
 	}
 	return f.Sync()
+}
+
+func (d disk) writeAt(f *os.File, p []byte, offset int64) error {
+	if err := d.before(OpWrite, f.Name()); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(p, offset)
+	return err
+}
+
+// syncData is syncFile without what is not needed to read the file again.
+func (d disk) syncData(f *os.File) error {
+	if err := d.before(OpSyncData, f.Name()); err != nil {
+		return err
+	}
+	return fdatasync(f)
+}
+
+func (d disk) truncate(f *os.File, size int64) error {
+	if err := d.before(OpTruncate, f.Name()); err != nil {
+		return err
+	}
+	return f.Truncate(size)
 }
 
 // place renames a file to a name that must be free.
@@ -112,11 +146,28 @@ func (d disk) open(path string) (*os.File, error) {
 	return os.Open(path)
 }
 
+// openToMark opens what four bytes of are to be changed.
+func (d disk) openToMark(path string) (*os.File, error) {
+	if err := d.before(OpOpen, path); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_RDWR, 0)
+}
+
 func (d disk) readAt(f *os.File, p []byte, offset int64) error {
 	if err := d.before(OpRead, f.Name()); err != nil {
 		return err
 	}
 	_, err := f.ReadAt(p, offset)
+	return err
+}
+
+// readWhole is readAt for what must be there.
+func (d disk) readWhole(f *os.File, p []byte, offset int64) error {
+	err := d.readAt(f, p, offset)
+	if errors.Is(err, io.EOF) {
+		return damage("the file has become shorter")
+	}
 	return err
 }
 

@@ -1,10 +1,10 @@
-// Package chunkstore keeps chunks as files in data directories and answers for
-// their safety: a chunk that Commit reported, that List shows or that a
-// Report names survives a power cut, and a file that was only half written is
-// never seen. It knows nothing of networks.
+// Package chunkstore keeps chunks in data directories and answers for their
+// safety: a chunk that Put or Commit reported, that List shows or that a Report
+// names survives a power cut, and one that was only half written is never seen.
+// It knows nothing of networks.
 //
-// Start reading at Store; Writer is the way in, OpenChunk the way out, and
-// Report is how a DataNode tells the NameNodes what has changed.
+// Start reading at Store; Put and Writer are the ways in, OpenChunk the way out,
+// and Report is how a DataNode tells the NameNodes what has changed.
 //
 // A Store is what is held (the ledger), whose it is (the identity), and some
 // volumes. A volume is one data directory: files, a disk and its troubles. The
@@ -23,8 +23,9 @@
 //	scrub.json      how far reading everything again has got; see ScrubState
 //	chunks/00 .. ff chunk files, in the directory named by the low byte of the
 //	                ID; a file's name is the ID as 16 hexadecimal digits
+//	segments/       small chunks, packed: see below
 //	tmp/            chunks being written; emptied at every start
-//	quarantine/     damaged chunk files and second copies, named
+//	quarantine/     damaged chunks and second copies, as chunk files named
 //	                ID-incarnation-number, for people
 //	trash/          removed chunks, named likewise, for Config.TrashKeep
 //
@@ -66,4 +67,25 @@
 //
 // Loading fsyncs each directory that has chunks before it believes in them: the
 // last process may have died before it could.
+//
+// # Small chunks
+//
+// Chunks of at most PackLimit bytes are records in segments, whose format is in
+// docs/disk-formats.md; why it is as it is says decision 0013. There are four
+// notions:
+//
+// A record is a chunk with a header (segment.go). A segment is a file of records,
+// and is only appended to. The log writer (log.go) is the goroutine that appends
+// to the last segment of a volume: it takes all that wait, writes them, makes
+// them durable with one fdatasync, holds them and lets those who wait go. An
+// index (segindex.go) lists the records of a segment that is full, so that a
+// start need not read it; without one, it is scanned (segscan.go, segload.go).
+//
+// A removal changes the checksum of the record into its complement, in the index
+// if there is one (packed.go). Segments in which much has been removed are
+// compacted (compact.go): what lives is written anew, by the log writer, and the
+// file goes. Until then the bytes of a removed chunk are what they were.
+//
+// OpenChunk reads a packed chunk wholly, and checks it. What is in memory is read
+// at once; what is not is a task like any other.
 package chunkstore

@@ -5,85 +5,105 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
-// settleDuplicates leaves each chunk on one volume. A directory that was out of
-// service may come back with chunks that were copied to another meanwhile. The
-// first volume keeps the chunk, unless the files differ: then the one does
-// that is good. The other file goes into quarantine.
-func (s *Store) settleDuplicates(ctx context.Context, contents []volumeContent) error {
-	if len(contents) == 1 {
-		return nil
-	}
-	keeper := make(map[dfs.ChunkID]int)
+// settleDuplicates leaves each chunk in one place, and returns all of them in
+// order. A directory that was out of service may come back with chunks that were
+// copied to another meanwhile, and a segment that was being compacted has some
+// that are in another already. The first volume keeps the chunk, and the newest
+// record on it, unless they differ: then the one does that is good. The others
+// go into quarantine, except for what compacting has left.
+func (s *Store) settleDuplicates(ctx context.Context, contents []volumeContent) ([]found, error) {
+	var all []found
 	for i := range contents {
-		for id := range contents[i].held {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			first, twice := keeper[id]
-			if !twice {
-				keeper[id] = i
+		if all == nil {
+			all = contents[i].held // no copy if there is only one
+		} else {
+			all = append(all, contents[i].held...)
+		}
+		contents[i].held = nil
+	}
+	slices.SortFunc(all, found.compare)
+	kept := all[:0]
+	for i := 0; i < len(all); {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		keeper, held := all[i], true
+		for i++; i < len(all) && all[i].id == keeper.id; i++ {
+			if !held {
+				keeper, held = all[i], true
 				continue
 			}
-			kept, err := settleDuplicate(id, &contents[first], &contents[i])
-			if err != nil {
-				return err
+			var err error
+			if keeper, held, err = s.settleDuplicate(contents, keeper, all[i]); err != nil {
+				return nil, err
 			}
-			if kept == nil {
-				delete(keeper, id)
-			} else if kept == &contents[i] {
-				keeper[id] = i
-			}
+		}
+		if held {
+			kept = append(kept, keeper)
 		}
 	}
-	return nil
+	return kept, nil
 }
 
-// settleDuplicate returns who keeps the chunk: nobody when both files are
-// damaged.
-func settleDuplicate(id dfs.ChunkID, first, second *volumeContent) (*volumeContent, error) {
+// settleDuplicate returns which of two is to be kept, if one is: not when both
+// are damaged.
+func (s *Store) settleDuplicate(contents []volumeContent, first, second found) (keeper found, held bool, err error) {
 	good, spare := first, second
-	if first.held[id] != second.held[id] {
-		damagedFirst, err := first.volume.damaged(id)
+	if first.entry.info(first.id) != second.entry.info(second.id) {
+		damagedFirst, err := s.damaged(first)
 		if err != nil {
-			return nil, err
+			return found{}, false, err
 		}
-		damagedSecond, err := second.volume.damaged(id)
+		damagedSecond, err := s.damaged(second)
 		if err != nil {
-			return nil, err
+			return found{}, false, err
 		}
 		if damagedFirst {
 			good, spare = second, first
 		}
 		if damagedFirst && damagedSecond {
-			first.lost = append(first.lost, id)
-			first.drop(id, "it is damaged, here and in another data directory")
-			second.drop(id, "it is damaged, here and in another data directory")
-			return nil, nil
+			content := &contents[first.volume]
+			content.lost = append(content.lost, first.id)
+			s.drop(first, "it is damaged, and so is another that is here")
+			s.drop(second, "it is damaged, and so is another that is here")
+			return found{}, false, nil
 		}
+	} else if first.packed() && second.packed() && first.volume == second.volume {
+		v := s.volumes[spare.volume]
+		if err := v.segments.throwAway(spare.entry, 0); err != nil {
+			v.log.Warn("what is left of compacting a segment stays until it is compacted again", "chunk", spare.id, "error", err)
+		}
+		return good, true, nil
 	}
-	spare.drop(id, "it is in another data directory as well: "+good.volume.dir)
-	return good, nil
+	s.drop(spare, "it is here as well: "+s.volumes[good.volume].dir)
+	return good, true, nil
 }
 
-// drop moves a file away, or leaves it alone when that is not possible: it is
+// drop moves a chunk away, or leaves it alone when that is not possible: it is
 // not in the index then, and the next start finds it again.
-func (c *volumeContent) drop(id dfs.ChunkID, why string) {
-	delete(c.held, id)
-	c.volume.log.Warn("the file of a chunk goes into quarantine", "chunk", id, "why", why)
-	if err := c.volume.moveAway(id); err != nil {
-		c.volume.log.Error("it could not be put there and stays where it is", "chunk", id, "error", err)
+func (s *Store) drop(f found, why string) {
+	v := s.volumes[f.volume]
+	v.log.Warn("one of several files of a chunk goes into quarantine", "chunk", f.id, "why", why)
+	if err := v.moveAway(f.id, f.entry); err != nil {
+		v.log.Error("it could not be put there and stays where it is", "chunk", f.id, "error", err)
 	}
 }
 
 // damaged reads a chunk wholly. One that the disk does not let be read is no
 // better than a damaged one here: there is another.
-func (v *volume) damaged(id dfs.ChunkID) (bool, error) {
+func (s *Store) damaged(which found) (bool, error) {
+	v := s.volumes[which.volume]
 	err := v.attempt(newTask(v, "read a chunk", true), loadTimeout, func(t *task) error {
-		f, err := v.disk.open(v.path(id))
+		if which.packed() {
+			_, err := v.readPacked(which.id, which.entry)
+			return err
+		}
+		f, err := v.disk.open(v.path(which.id))
 		if err != nil {
 			return err
 		}

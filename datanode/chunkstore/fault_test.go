@@ -2,6 +2,7 @@ package chunkstore_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -149,13 +150,19 @@ func TestOneFailingOperation(t *testing.T) {
 
 // The process may die before any operation. Afterwards every acknowledged chunk
 // is there, nothing is half visible, and everything can be written again.
-func TestDeathAtEachOperation(t *testing.T) { everyLayout(t, testDeathAtEachOperation) }
+func TestDeathAtEachOperation(t *testing.T) {
+	for _, size := range []int{100, 100_000} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			everyLayout(t, func(t *testing.T, layout string) { testDeathAtEachOperation(t, layout, size) })
+		})
+	}
+}
 
-func testDeathAtEachOperation(t *testing.T, layout string) {
+func testDeathAtEachOperation(t *testing.T, layout string, size int) {
 	for at := 1; ; at++ {
 		root := another(t, layout)
 		f, c, s := faultyIn(t, root)
-		mustPut(t, s, 1, content(1, 100_000))
+		mustPut(t, s, 1, content(1, size))
 		dead := errors.New("the process is dead")
 		f.reset(func(n int, _ chunkstore.Op, _ string) error {
 			if n >= at {
@@ -165,7 +172,7 @@ func testDeathAtEachOperation(t *testing.T, layout string) {
 		})
 		acknowledged := map[dfs.ChunkID]bool{}
 		for _, id := range []dfs.ChunkID{2, 0x102} {
-			acknowledged[id] = put(s, id, content(id, 100_000)) == nil
+			acknowledged[id] = put(s, id, content(id, size)) == nil
 		}
 		removed := s.Remove(1) == nil
 		all := len(f.operations()) < at
@@ -175,13 +182,13 @@ func testDeathAtEachOperation(t *testing.T, layout string) {
 			if _, held := s.Stat(id); acked && !held {
 				t.Fatalf("death at operation %d: chunk %s was acknowledged and is lost", at, id)
 			} else if held {
-				checkHolds(t, s, id, content(id, 100_000))
+				checkHolds(t, s, id, content(id, size))
 			} else {
-				mustPut(t, s, id, content(id, 100_000))
+				mustPut(t, s, id, content(id, size))
 			}
 		}
 		if !removed {
-			checkHolds(t, s, 1, content(1, 100_000))
+			checkHolds(t, s, 1, content(1, size))
 		}
 		checkNoTemp(t, root)
 		if n := len(inAll(t, root, "quarantine")); n != 0 {

@@ -171,7 +171,7 @@ func openWhere(t *testing.T, op Op) (h *hanging, s *Store, here, there dfs.Chunk
 	h, s = openHanging(t, op)
 	for id := dfs.ChunkID(1); here == 0 || there == 0; id++ {
 		keepChunk(t, s, id, 10)
-		if e, err := s.entry(id); err == nil && e.volume == s.volumes[1] {
+		if e, err := s.entry(id); err == nil && s.volumes[e.volume] == s.volumes[1] {
 			here = id
 		} else {
 			there = id

@@ -146,8 +146,12 @@ func (v *volume) checkUnused() error {
 	if _, err := os.Stat(v.identityPath()); !errors.Is(err, fs.ErrNotExist) {
 		return dfs.Errorf(dfs.Conflict, "the data directory %s is being made ready by another process; stop that DataNode, or give this one its own directory", v.dir)
 	}
+	dirs := []string{v.segments.dir()}
 	for shard := range shardCount {
-		entries, err := os.ReadDir(v.shardDir(shard))
+		dirs = append(dirs, v.shardDir(shard))
+	}
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return unreadable(v.dir, err)
 		}

@@ -40,11 +40,27 @@ type Report struct {
 	changes []pendingChange
 }
 
+// entry has no pointers and few bytes: there are millions.
 type entry struct {
-	size       int64
-	crc        dfs.Checksum
-	generation uint64 // tells this file from an earlier one with the same ID
-	volume     *volume
+	size uint32 // bytes of data
+	crc  dfs.Checksum
+	place
+	volume uint8 // index of its volume
+}
+
+// place is where the bytes of a chunk are. It tells them from others that were,
+// or will be, held under the same ID.
+type place struct {
+	segment uint32 // 0 for a chunk that has a file of its own
+	at      uint32 // in the segment; of a file, which of those that had its name
+}
+
+func (p place) packed() bool { return p.segment != 0 }
+
+func (e entry) info(id dfs.ChunkID) Info { return Info{ID: id, Size: int64(e.size), CRC32C: e.crc} }
+
+func (e entry) record(id dfs.ChunkID) record {
+	return record{id: id, at: e.at, size: e.size, crc: e.crc}
 }
 
 // change is news about one chunk. Only the latest state counts, and the ledger
@@ -64,10 +80,10 @@ type pendingChange struct {
 // ledger is the index of the chunks held, together with what of it is still to
 // be reported. It has no lock and does no I/O: the store guards it.
 type ledger struct {
-	held    btree.Map[dfs.ChunkID, entry]
+	held    table
 	used    int64 // bytes of data
 	digest  dfs.Digest
-	on      map[*volume]tally // what each volume has of it
+	on      [MaxDirs]tally // what each volume has of it
 	pending btree.Map[dfs.ChunkID, change]
 
 	// The set as the last acknowledged report left it.
@@ -93,7 +109,7 @@ func (l *ledger) begin() {
 
 func (l *ledger) add(id dfs.ChunkID, e entry) {
 	old, had := l.held.Set(id, e)
-	l.used += e.size - old.size
+	l.used += int64(e.size) - int64(old.size)
 	if had {
 		l.tally(old, -1)
 	} else {
@@ -103,20 +119,36 @@ func (l *ledger) add(id dfs.ChunkID, e entry) {
 	l.note(id, change{reported: had})
 }
 
-func (l *ledger) tally(e entry, sign int64) {
-	if l.on == nil {
-		l.on = make(map[*volume]tally)
+// load takes in what was found at the start: that is no news.
+func (l *ledger) load(id dfs.ChunkID, e entry) {
+	l.held.Set(id, e)
+	l.used += int64(e.size)
+	l.digest = l.digest.Add(id)
+	l.tally(e, 1)
+}
+
+// move notes that the bytes of a chunk lie elsewhere on its volume, if they
+// still were where they are said to have been. That is no news either.
+func (l *ledger) move(id dfs.ChunkID, from, to place) bool {
+	e, held := l.held.Get(id)
+	if !held || e.place != from {
+		return false
 	}
-	t := l.on[e.volume]
-	t.count, t.used = t.count+sign, t.used+sign*e.size
-	l.on[e.volume] = t
+	e.place = to
+	l.held.Set(id, e)
+	return true
+}
+
+func (l *ledger) tally(e entry, sign int64) {
+	t := &l.on[e.volume]
+	t.count, t.used = t.count+sign, t.used+sign*int64(e.size)
 }
 
 // removeAll removes what is on a volume, and returns how much that was.
-func (l *ledger) removeAll(v *volume) int {
+func (l *ledger) removeAll(volume uint8) int {
 	var list []dfs.ChunkID
 	l.held.Scan(func(id dfs.ChunkID, e entry) bool {
-		if e.volume == v {
+		if e.volume == volume {
 			list = append(list, id)
 		}
 		return true
@@ -137,7 +169,7 @@ func (l *ledger) condemn(id dfs.ChunkID) bool {
 func (l *ledger) drop(id dfs.ChunkID, c change) bool {
 	e, had := l.held.Delete(id)
 	if had {
-		l.used -= e.size
+		l.used -= int64(e.size)
 		l.tally(e, -1)
 		l.digest = l.digest.Remove(id)
 		l.note(id, c)

@@ -11,7 +11,7 @@ import (
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
-func TestUseWhileLoading(t *testing.T) { everyLayout(t, testUseWhileLoading) }
+func TestUseWhileLoading(t *testing.T) { fileLayouts(t, testUseWhileLoading) }
 
 func testUseWhileLoading(t *testing.T, root string) {
 	c := config(root)

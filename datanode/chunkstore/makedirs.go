@@ -56,7 +56,7 @@ func (v *volume) settle(dir string) error {
 // file can be put there. Without an identity nothing is known to be durable:
 // an earlier start may have died between making and syncing.
 func (v *volume) makeDirectories(isNew bool) error {
-	dirs := []string{v.chunksDir(), v.tempDir(), v.quarantineDir(), v.trashDir()}
+	dirs := []string{v.chunksDir(), v.segments.dir(), v.tempDir(), v.quarantineDir(), v.trashDir()}
 	for shard := range shardCount {
 		dirs = append(dirs, v.shardDir(shard))
 	}

@@ -109,25 +109,42 @@ func (s *Store) lose(v *volume, why error) {
 		return
 	}
 	s.mu.Lock()
-	lost := s.ledger.removeAll(v) // hold adds nothing to a volume that is gone
+	lost := s.ledger.removeAll(v.index) // hold adds nothing to a volume that is gone
 	s.mu.Unlock()
 	v.log.Error("the data directory is out of service", "why", why, "chunks", lost)
 	s.Hurry()
+}
+
+// spot is a part of the disk that may be bad by itself: a file, or some
+// neighbourhood in a segment, where one bad sector can be of many chunks.
+type spot struct {
+	file    dfs.ChunkID
+	segment uint32
+	part    uint32
+}
+
+const spotSize = 1 << 20 // bytes of a segment
+
+func spotOf(id dfs.ChunkID, where place) spot {
+	if where.packed() {
+		return spot{segment: where.segment, part: where.at / spotSize}
+	}
+	return spot{file: id}
 }
 
 // readFailed notes that the disk refused to read a chunk, and readWell that it
 // did read the data of one: a footer may come from memory although the disk is
 // dead. When several different ones fail and none succeeds between, the disk is
 // taken for dead.
-func (s *Store) readFailed(v *volume, id dfs.ChunkID, err error) {
+func (s *Store) readFailed(v *volume, at spot, err error) {
 	if !isBadRead(err) {
 		return
 	}
 	v.mu.Lock()
 	if v.badReads == nil {
-		v.badReads = make(map[dfs.ChunkID]struct{})
+		v.badReads = make(map[spot]struct{})
 	}
-	v.badReads[id] = struct{}{}
+	v.badReads[at] = struct{}{}
 	dead := len(v.badReads) >= maxBadReads
 	v.mu.Unlock()
 	if dead {

@@ -1,6 +1,7 @@
 package chunkstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -21,16 +22,34 @@ const recoverers = 32
 // volumeContent is what a volume was found to have.
 type volumeContent struct {
 	volume *volume
-	held   map[dfs.ChunkID]Info
+	held   []found // a chunk may be there twice
 	lost   []dfs.ChunkID
+}
+
+// found is a chunk that was found.
+type found struct {
+	id dfs.ChunkID
+	entry
+}
+
+// compare orders chunks by their IDs, and those of one ID by their volumes; on
+// one volume the newest record comes first.
+func (f found) compare(other found) int {
+	return cmp.Or(cmp.Compare(f.id, other.id), cmp.Compare(f.volume, other.volume),
+		cmp.Compare(other.segment, f.segment), cmp.Compare(other.at, f.at))
+}
+
+func fileEntry(info Info, file uint32, v *volume) entry {
+	return entry{size: uint32(info.Size), crc: info.CRC32C, place: place{at: file}, volume: v.index}
 }
 
 // load reads the directories. It is what Loaded waits for.
 func (s *Store) load(ctx context.Context) {
 	defer close(s.loaded)
+	var all []found
 	contents, err := s.examineAll(ctx)
 	if err == nil {
-		err = s.settleDuplicates(ctx, contents)
+		all, err = s.settleDuplicates(ctx, contents)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,7 +58,7 @@ func (s *Store) load(ctx context.Context) {
 	case err != nil:
 		s.unready = err
 	default:
-		s.takeIn(contents)
+		s.takeIn(all, contents)
 		s.unready = nil
 		s.Hurry()
 	}
@@ -129,25 +148,27 @@ func (s *Store) awaitContents(ctx context.Context, contents []volumeContent, err
 }
 
 // takeIn is called under the lock.
-func (s *Store) takeIn(contents []volumeContent) {
-	for _, content := range contents {
-		if !content.volume.serves() {
+func (s *Store) takeIn(all []found, contents []volumeContent) {
+	for _, f := range all {
+		if !s.volumes[f.volume].serves() {
 			continue
 		}
-		for id, info := range content.held {
-			s.generation++
-			s.ledger.add(id, entry{size: info.Size, crc: info.CRC32C, generation: s.generation, volume: content.volume})
+		if !f.packed() {
+			s.files++
+			f.at = s.files
 		}
+		s.ledger.load(f.id, f.entry)
 	}
 	s.ledger.begin()
 	for _, content := range contents {
 		for _, id := range content.lost {
-			if _, held := s.ledger.held.Get(id); !held { // no other volume has it
+			if _, held := s.ledger.held.Get(id); !held { // it is nowhere else
 				s.ledger.lost(id)
 			}
 		}
 		if v := content.volume; v.serves() {
-			v.log.Info("the data directory is open", "chunks", len(content.held), "bytes", s.ledger.on[v].used, "quarantined", len(content.lost))
+			held := s.ledger.on[v.index]
+			v.log.Info("the data directory is open", "chunks", held.count, "bytes", held.used, "quarantined", len(content.lost))
 		}
 	}
 }
@@ -173,8 +194,11 @@ func (v *volume) emptyTemp() error {
 // examineAll builds the index of a volume from the files' names and footers.
 // Their data is not read: that would take hours.
 func (v *volume) examineAll(ctx context.Context, moved func()) (volumeContent, error) {
-	content := volumeContent{volume: v, held: make(map[dfs.ChunkID]Info)}
+	content := volumeContent{volume: v}
 	if err := v.findTrash(); err != nil {
+		return content, err
+	}
+	if err := v.segments.examine(ctx, &content, moved); err != nil {
 		return content, err
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -191,7 +215,7 @@ func (v *volume) examineAll(ctx context.Context, moved func()) (volumeContent, e
 	}
 	for _, shard := range shards {
 		for _, info := range shard.held {
-			content.held[info.ID] = info
+			content.held = append(content.held, found{info.ID, fileEntry(info, 0, v)})
 		}
 		content.lost = append(content.lost, shard.lost...)
 	}
@@ -250,7 +274,7 @@ func (v *volume) judge(id dfs.ChunkID, why error) (damaged bool, err error) {
 	switch {
 	case errors.As(why, &bad):
 		v.log.Error("a damaged chunk goes into quarantine", "chunk", id, "why", why)
-		return true, v.moveAway(id)
+		return true, v.moveAway(id, entry{})
 	case errors.Is(why, errNewer):
 		return false, dfs.Errorf(dfs.Conflict, "the chunk file %s %w; start that version", v.path(id), why)
 	case IsUnreadable(why):

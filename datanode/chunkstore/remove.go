@@ -22,13 +22,14 @@ func (s *Store) Remove(id dfs.ChunkID) error {
 		return err
 	}
 	e, err := s.entry(id)
-	if err == nil && !e.volume.answers() {
+	if err == nil && !s.volumes[e.volume].answers() {
 		err = unanswered(id) // or it has just gone
 	}
 	if err != nil {
 		release()
 		return err
 	}
+	v := s.volumes[e.volume]
 	s.mu.Lock()
 	removed := s.ledger.remove(id)
 	s.mu.Unlock()
@@ -36,10 +37,10 @@ func (s *Store) Remove(id dfs.ChunkID) error {
 		release()
 		return notHeld(id) // its directory went out of service this moment
 	}
-	err = e.volume.within(hangTimeout, "remove a chunk", func() error {
+	err = v.within(hangTimeout, "remove a chunk", func() error {
 		defer release()
-		err := e.volume.throwAway(id, e.size, s.keep)
-		if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err := v.throwAway(id, e, s.keep)
+		if err == nil || isMissing(err) || errors.Is(err, errSegmentGone) {
 			return nil
 		}
 		s.restore(id, e)
@@ -62,7 +63,7 @@ func (s *Store) ended(id dfs.ChunkID, err error, release func()) error {
 func (s *Store) restore(id dfs.ChunkID, e entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.volume.serves() {
+	if s.volumes[e.volume].serves() {
 		s.ledger.add(id, e)
 	}
 }
@@ -75,18 +76,18 @@ func (s *Store) Quarantine(id dfs.ChunkID, why string) error {
 	if err != nil {
 		return err
 	}
-	return s.quarantine(id, e.generation, why)
+	return s.quarantine(id, e.place, why)
 }
 
-// quarantine leaves a file alone that has taken the place of the damaged one.
-func (s *Store) quarantine(id dfs.ChunkID, generation uint64, why string) error {
+// quarantine leaves alone what has taken the place of the damaged bytes.
+func (s *Store) quarantine(id dfs.ChunkID, where place, why string) error {
 	release, err := s.claim(id)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	e, ok := s.ledger.held.Get(id)
-	if !ok || e.generation != generation {
+	if !ok || e.place != where {
 		s.mu.Unlock()
 		release()
 		return notHeld(id)
@@ -94,21 +95,65 @@ func (s *Store) quarantine(id dfs.ChunkID, generation uint64, why string) error 
 	s.ledger.condemn(id) // whatever becomes of the file
 	s.mu.Unlock()
 	s.Hurry()
-	e.volume.log.Error("a damaged chunk goes into quarantine", "chunk", id, "why", why)
-	err = e.volume.within(hangTimeout, "put a chunk into quarantine", func() error {
+	v := s.volumes[e.volume]
+	v.log.Error("a damaged chunk goes into quarantine", "chunk", id, "why", why)
+	err = v.within(hangTimeout, "put a chunk into quarantine", func() error {
 		defer release()
-		return e.volume.moveAway(id)
+		return v.moveAway(id, e)
 	})
 	return s.ended(id, err, release)
 }
 
-// moveAway puts the file of a chunk into quarantine.
-func (v *volume) moveAway(id dfs.ChunkID) error {
-	err := v.putAside(id, v.quarantineDir(), v.newName(id))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// moveAway puts the bytes of a chunk into quarantine.
+func (v *volume) moveAway(id dfs.ChunkID, e entry) error {
+	var err error
+	if e.packed() {
+		err = v.copyAway(id, e)
+	} else {
+		err = v.putAside(id, v.quarantineDir(), v.newName(id))
+	}
+	if err != nil && !isMissing(err) && !errors.Is(err, errSegmentGone) {
 		return dfs.Errorf(dfs.Internal, "chunk %s could not be put into quarantine: %w", id, reason(err))
 	}
 	return nil
+}
+
+// copyAway writes what can be read of a packed chunk to a chunk file in
+// quarantine, and removes the record.
+func (v *volume) copyAway(id dfs.ChunkID, e entry) error {
+	data, err := v.readPacked(id, e)
+	var bad damage
+	switch {
+	case err == nil, errors.As(err, &bad):
+		if err := v.writeChunkFile(filepath.Join(v.quarantineDir(), v.newName(id)), e.info(id), data); err != nil {
+			return err
+		}
+	case IsUnreadable(err):
+		v.log.Warn("nothing is left of a damaged chunk for the quarantine", "chunk", id, "error", err)
+	default:
+		return err
+	}
+	return v.segments.throwAway(e, 0)
+}
+
+// writeChunkFile writes the file that the chunk would have if it were not
+// packed, and makes it durable, but not its name.
+func (v *volume) writeChunkFile(path string, info Info, data []byte) error {
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f, err := v.disk.create(path)
+	if err != nil {
+		return err
+	}
+	foot := footer{id: info.ID, size: info.Size, crc: info.CRC32C, blocks: []dfs.Checksum{info.CRC32C}}
+	if err = v.disk.write(f, append(data, foot.encode()...)); err == nil {
+		err = v.disk.syncFile(f)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = v.disk.remove(path) // the error says enough
+	}
+	return err
 }
 
 // putAside moves the file of a chunk into a directory, which is made anew if
@@ -116,7 +161,7 @@ func (v *volume) moveAway(id dfs.ChunkID) error {
 func (v *volume) putAside(id dfs.ChunkID, dir, name string) error {
 	from, to := v.path(id), filepath.Join(dir, name)
 	err := v.disk.replace(from, to)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !isMissing(err) {
 		return err
 	}
 	if _, missing := os.Lstat(from); missing != nil {

@@ -11,7 +11,7 @@ import (
 
 func openInternal(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := Open(Config{Dirs: []string{dir}, NodeID: "dn1", Reserve: 1})
+	s, err := Open(Config{Dirs: []string{dir}, NodeID: "dn1", Reserve: 1, Unpacked: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ type Config struct {
 	NodeID    dfs.NodeID    // a directory serves the node that it was made for
 	Reserve   int64         // bytes of each disk that stay free; 0: the larger of 128 MiB and 1 %
 	TrashKeep time.Duration // how long removed chunks stay in the trash; 0 removes them at once
+	Unpacked  bool          // new small chunks get files of their own, like large ones
 	Hook      Hook          // nil outside tests
 	Logger    hclog.Logger
 }
@@ -29,19 +30,21 @@ type Config struct {
 // Store keeps chunks in some data directories, its volumes. Its methods may be
 // called concurrently.
 type Store struct {
-	volumes []*volume // in the configured order, those out of service included
-	keep    time.Duration
-	log     hclog.Logger
+	volumes  []*volume // in the configured order, those out of service included
+	keep     time.Duration
+	unpacked bool
+	buffers  *sync.Pool // of *recordBuffer
+	log      hclog.Logger
 
 	changing sync.Mutex // one change of the identity at a time
 	identity atomic.Pointer[Identity]
 	records  []volumeRecord // all volumes, for identity.json
 
-	mu         sync.Mutex // guards what follows; never held during I/O
-	ledger     ledger
-	generation uint64
-	claims     map[dfs.ChunkID]chan struct{} // IDs whose file is being changed
-	unready    error                         // why chunks cannot be asked for yet, or at all
+	mu      sync.Mutex // guards what follows; never held during I/O
+	ledger  ledger
+	files   uint32                        // that were ever counted, so that none is taken for another
+	claims  map[dfs.ChunkID]chan struct{} // IDs whose file is being changed
+	unready error                         // why chunks cannot be asked for yet, or at all
 
 	urgent chan struct{} // holds one when there is news that should not wait
 
@@ -68,16 +71,22 @@ func Open(config Config) (*Store, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Store{
-		keep:    config.TrashKeep,
-		log:     config.Logger.Named("chunkstore"),
-		claims:  make(map[dfs.ChunkID]chan struct{}),
-		unready: dfs.Errorf(dfs.Unavailable, "this DataNode is still reading its directories; try again in a moment"),
-		urgent:  make(chan struct{}, 1),
-		loaded:  make(chan struct{}),
-		stop:    cancel,
+		keep:     config.TrashKeep,
+		unpacked: config.Unpacked,
+		buffers:  newRecordBuffers(),
+		log:      config.Logger.Named("chunkstore"),
+		claims:   make(map[dfs.ChunkID]chan struct{}),
+		unready:  dfs.Errorf(dfs.Unavailable, "this DataNode is still reading its directories; try again in a moment"),
+		urgent:   make(chan struct{}, 1),
+		loaded:   make(chan struct{}),
+		stop:     cancel,
 	}
-	for _, dir := range config.Dirs {
-		s.volumes = append(s.volumes, newVolume(dir, config, s.log))
+	for i, dir := range config.Dirs {
+		v := newVolume(dir, config, s.log)
+		v.index = uint8(i)
+		v.segments.hold = func(writes []*packedWrite) { s.holdPacked(v, writes) }
+		v.segments.alarm = s.Hurry
+		s.volumes = append(s.volumes, v)
 	}
 	if err := s.open(config.NodeID); err != nil {
 		close(s.loaded)
@@ -167,9 +176,8 @@ func (s *Store) WaitLoaded(ctx context.Context) error {
 // from it until release is called, once or more often. It fails with
 // Unavailable when somebody else hangs.
 func (s *Store) claim(id dfs.ChunkID) (release func(), err error) {
-	patience := time.NewTimer(writeTimeout)
-	defer patience.Stop()
 	mine := make(chan struct{})
+	var patience *time.Timer
 	for {
 		s.mu.Lock()
 		other, busy := s.claims[id]
@@ -179,6 +187,10 @@ func (s *Store) claim(id dfs.ChunkID) (release func(), err error) {
 		s.mu.Unlock()
 		if !busy {
 			break
+		}
+		if patience == nil {
+			patience = time.NewTimer(writeTimeout)
+			defer patience.Stop()
 		}
 		select {
 		case <-other:
@@ -199,7 +211,7 @@ func (s *Store) Stat(id dfs.ChunkID) (Info, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e, ok := s.ledger.held.Get(id)
-	return Info{ID: id, Size: e.size, CRC32C: e.crc}, ok
+	return e.info(id), ok
 }
 
 // entry fails like Ready, and with NotFound.
@@ -223,7 +235,7 @@ func (s *Store) List(after dfs.ChunkID, limit int) []Info {
 	var list []Info
 	s.ledger.held.Ascend(after, func(id dfs.ChunkID, e entry) bool {
 		if id > after && len(list) < limit {
-			list = append(list, Info{ID: id, Size: e.size, CRC32C: e.crc})
+			list = append(list, e.info(id))
 		}
 		return len(list) < limit
 	})

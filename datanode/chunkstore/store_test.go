@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -19,26 +18,41 @@ import (
 
 const smallReserve = 1 // byte: the tests' disk may be nearly full
 
-const several = "several" // names a root with three data directories in it
+const (
+	several       = "several"        // names a root with three data directories in it
+	packed        = "packed"         // names a root where small chunks are packed
+	severalPacked = "several-packed" // names one that is both
+)
 
 // everyLayout runs a test with one data directory, which is root itself, and
-// with three below root. It matters to no caller of a store how many there are.
+// with three below root, with small chunks in files and in segments. None of
+// that matters to a caller of a store.
 func everyLayout(t *testing.T, test func(t *testing.T, root string)) {
+	fileLayouts(t, test)
+	t.Run("1 directory, packed", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), packed)) })
+	t.Run("3 directories, packed", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), severalPacked)) })
+}
+
+// fileLayouts is everyLayout for a test that looks for the files of chunks.
+func fileLayouts(t *testing.T, test func(t *testing.T, root string)) {
 	t.Run("1 directory", func(t *testing.T) { test(t, t.TempDir()) })
 	t.Run("3 directories", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), several)) })
 }
 
 // another returns an empty root of the same layout.
 func another(t *testing.T, root string) string {
-	if filepath.Base(root) == several {
-		return filepath.Join(t.TempDir(), several)
+	switch base := filepath.Base(root); base {
+	case several, packed, severalPacked:
+		return filepath.Join(t.TempDir(), base)
 	}
 	return t.TempDir()
 }
 
 func config(root string) chunkstore.Config {
+	base := filepath.Base(root)
 	c := chunkstore.Config{Dirs: []string{root}, NodeID: "dn1", Reserve: smallReserve}
-	if filepath.Base(root) == several {
+	c.Unpacked = base != packed && base != severalPacked
+	if base == several || base == severalPacked {
 		c.Dirs = []string{filepath.Join(root, "a"), filepath.Join(root, "b"), filepath.Join(root, "c")}
 	}
 	return c
@@ -122,7 +136,7 @@ func checkHolds(t *testing.T, s *chunkstore.Store, id dfs.ChunkID, data []byte) 
 	}
 	defer c.Close()
 	got := make([]byte, c.Size)
-	if _, err := io.ReadFull(c.File, got); err != nil || !bytes.Equal(got, data) || c.Info != want {
+	if _, err := c.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) || c.Info != want {
 		t.Fatalf("chunk %s: %+v, %v, same bytes: %v", id, c.Info, err, bytes.Equal(got, data))
 	}
 	if err := s.Verify(id); err != nil {
@@ -400,7 +414,7 @@ func testRemove(t *testing.T, dir string) {
 	}
 	checkHeldNot(t, s, 1)
 	got := make([]byte, 1000)
-	if _, err := io.ReadFull(c.File, got); err != nil || !bytes.Equal(got, data) {
+	if _, err := c.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
 		t.Error("a reader that had begun is disturbed:", err)
 	}
 	checkCode(t, s.Remove(1), dfs.NotFound)

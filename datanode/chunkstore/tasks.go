@@ -110,6 +110,11 @@ func (v *volume) attempt(t *task, patience time.Duration, do func(*task) error, 
 	if !t.begin(do, late) {
 		return errClosed()
 	}
+	return v.await(t, patience)
+}
+
+// await waits for a task that has begun, as attempt does.
+func (v *volume) await(t *task, patience time.Duration) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for before := int64(0); ; {

@@ -13,7 +13,7 @@ import (
 // trashSpell is how long one EmptyTrash goes on removing: the rest has time.
 const trashSpell = 2 * time.Second
 
-// trash is what waits to be removed from one volume, the oldest first.
+// trash is the files that wait to be removed from one volume, the oldest first.
 type trash struct {
 	files []trashed
 	first int   // those before it have been removed
@@ -55,6 +55,7 @@ func (s *Store) EmptyTrash(now time.Time) {
 	defer s.emptying.Unlock()
 	before := now.Add(-s.keep)
 	s.onEach("empty the trash", func(v *volume) error {
+		v.segments.expire(before)
 		for began := time.Now(); v.writable() == nil && time.Since(began) < trashSpell; {
 			if !v.removeOldest(before) {
 				break
@@ -84,11 +85,14 @@ func (v *volume) removeOldest(before time.Time) bool {
 	return true
 }
 
-// throwAway moves a chunk file into the trash. When that is not possible, or
-// not wanted, it is removed for good.
-func (v *volume) throwAway(id dfs.ChunkID, size int64, keep time.Duration) error {
+// throwAway moves a chunk into the trash. When that is not possible, or not
+// wanted, it is removed for good.
+func (v *volume) throwAway(id dfs.ChunkID, e entry, keep time.Duration) error {
+	if e.packed() {
+		return v.segments.throwAway(e, keep)
+	}
 	if keep > 0 {
-		file := trashed{name: v.newName(id), size: fileSize(size), since: time.Now()}
+		file := trashed{name: v.newName(id), size: fileSize(int64(e.size)), since: time.Now()}
 		err := v.putAside(id, v.trashDir(), file.name)
 		if err == nil {
 			v.mu.Lock()

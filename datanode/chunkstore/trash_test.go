@@ -17,7 +17,7 @@ const testKeep = time.Hour
 
 func openTrash(t *testing.T, hook Hook, dirs ...string) *Store {
 	t.Helper()
-	s, err := Open(Config{Dirs: dirs, NodeID: "dn1", Reserve: 1, TrashKeep: testKeep, Hook: hook})
+	s, err := Open(Config{Dirs: dirs, NodeID: "dn1", Reserve: 1, TrashKeep: testKeep, Hook: hook, Unpacked: true})
 	if err == nil {
 		err = s.WaitLoaded(t.Context())
 	}

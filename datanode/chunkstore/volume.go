@@ -24,12 +24,14 @@ const shardCount = 256
 // until it is opened anew, but is read from. One that is gone is as if it had
 // never been there.
 type volume struct {
-	dir     string // as configured
-	reserve int64
-	disk    disk
-	ask     func(dir string) (figures, error) // askDisk outside tests
-	log     hclog.Logger
-	lock    *os.File
+	index    uint8 // among those of the store
+	segments *segments
+	dir      string // as configured
+	reserve  int64
+	disk     disk
+	ask      func(dir string) (figures, error) // askDisk outside tests
+	log      hclog.Logger
+	lock     *os.File
 
 	id          string // of the directory; known after Open
 	incarnation uint64 // for names that were never used
@@ -54,13 +56,15 @@ type volume struct {
 	writers  int   // chunks being written
 	writing  int64 // bytes of files that they will have
 	trash    trash
-	badReads map[dfs.ChunkID]struct{} // chunks that could not be read since the last that could
+	badReads map[spot]struct{} // what could not be read since the last time that something could
 }
 
 func newVolume(dir string, config Config, log hclog.Logger) *volume {
-	return &volume{
+	v := &volume{
 		dir: dir, reserve: config.Reserve, disk: disk{config.Hook}, ask: askDisk, log: log.With("dir", dir), idle: make(chan struct{}),
 	}
+	v.segments = newSegments(v)
+	return v
 }
 
 func (v *volume) takeLock() error {
@@ -82,12 +86,13 @@ func (v *volume) takeLock() error {
 }
 
 func (v *volume) unlock() error {
+	err := v.segments.close()
 	lock := v.lock
 	v.lock = nil
 	if lock == nil {
-		return nil
+		return err
 	}
-	return lock.Close()
+	return errors.Join(err, lock.Close())
 }
 
 func (v *volume) identityPath() string  { return filepath.Join(v.dir, identityFile) }
@@ -172,16 +177,18 @@ func (v *volume) blocked() error {
 
 // VolumeStatus is how one data directory is doing. Sizes are in bytes.
 type VolumeStatus struct {
-	Dir        string
-	ID         string // random, of the directory; "" when it could not be told
-	Capacity   int64  // of the file system
-	Free       int64  // that chunks may still take; what is in the trash counts as free
-	Used       int64  // by the data of chunks
-	Chunks     int64
-	TrashBytes int64
-	TrashFiles int64
-	Failure    error // why it takes no chunks, however full it is; nil when all is well
-	Gone       bool  // out of service: its chunks do not count
+	Dir          string
+	ID           string // random, of the directory; "" when it could not be told
+	Capacity     int64  // of the file system
+	Free         int64  // that chunks may still take; files in the trash count as free
+	Used         int64  // by the data of chunks
+	Chunks       int64
+	TrashBytes   int64
+	TrashFiles   int64 // chunks in the trash, packed ones too
+	SegmentBytes int64 // of packed chunks, removed ones too
+	DeadBytes    int64 // of packed chunks that were removed, and are gone when their segment is compacted
+	Failure      error // why it takes no chunks, however full it is; nil when all is well
+	Gone         bool  // out of service: its chunks do not count
 }
 
 // Volumes tells how the data directories are doing, in the configured order.
@@ -191,7 +198,13 @@ func (s *Store) Volumes() []VolumeStatus {
 	list := make([]VolumeStatus, 0, len(s.volumes))
 	for _, v := range s.volumes {
 		status := v.status()
-		held := s.ledger.on[v]
+		held := s.ledger.on[v.index]
+		packed := v.segments.status()
+		status.SegmentBytes, status.DeadBytes = packed.bytes, packed.dead
+		if !status.Gone {
+			status.TrashBytes += packed.trashed
+			status.TrashFiles += packed.chunks
+		}
 		status.Used, status.Chunks = held.used, held.count
 		list = append(list, status)
 	}

@@ -1,8 +1,10 @@
 package chunkstore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,6 +21,7 @@ type Writer struct {
 	size   int64
 	path   string   // of the temporary file; "" when there is none any more
 	file   *os.File // nil when closed
+	packed []byte   // what was written of a chunk that is to be packed; nil when that is over
 
 	written int64
 	crc     dfs.Checksum
@@ -34,17 +37,38 @@ type Writer struct {
 // it does not answer (the next chunk goes to another, if there is one), and else
 // like Ready.
 func (s *Store) Create(id dfs.ChunkID, size int64) (*Writer, error) {
-	if id == 0 || size < 1 || size > dfs.MaxChunkSize {
-		return nil, dfs.Errorf(dfs.Invalid, "chunk %s cannot have %d bytes: 1 to %d are possible", id, size, dfs.MaxChunkSize)
-	}
-	if err := s.Ready(); err != nil {
+	if err := s.mayCreate(id, size); err != nil {
 		return nil, err
+	}
+	if s.packs(size) {
+		return s.createPacked(id, size)
 	}
 	err := errNoVolume() // when there is none to try
 	for _, v := range s.choose(fileSize(size)) {
 		var w *Writer
 		if w, err = s.createOn(v, id, size); err == nil {
 			return w, nil
+		}
+		if dfs.CodeOf(err) != dfs.NoSpace {
+			break
+		}
+	}
+	return nil, err
+}
+
+func (s *Store) mayCreate(id dfs.ChunkID, size int64) error {
+	if id == 0 || size < 1 || size > dfs.MaxChunkSize {
+		return dfs.Errorf(dfs.Invalid, "chunk %s cannot have %d bytes: 1 to %d are possible", id, size, dfs.MaxChunkSize)
+	}
+	return s.Ready()
+}
+
+// createPacked begins a chunk that is gathered in memory.
+func (s *Store) createPacked(id dfs.ChunkID, size int64) (*Writer, error) {
+	err := errNoVolume() // when there is none to try
+	for _, v := range s.choose(recordSize(size)) {
+		if err = v.hasRoom(id, recordSize(size)); err == nil {
+			return &Writer{store: s, volume: v, id: id, size: size, packed: make([]byte, 0, size)}, nil
 		}
 		if dfs.CodeOf(err) != dfs.NoSpace {
 			break
@@ -130,6 +154,12 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if int64(len(p)) > w.size-w.written {
 		return 0, dfs.Errorf(dfs.Invalid, "chunk %s has more than the announced %d bytes", w.id, w.size)
 	}
+	if w.packed != nil {
+		w.packed = append(w.packed, p...)
+		w.written += int64(len(p))
+		w.crc = w.crc.Update(p)
+		return len(p), nil
+	}
 	if w.file == nil {
 		return 0, dfs.Errorf(dfs.Internal, "chunk %s is not being written any more", w.id)
 	}
@@ -158,9 +188,18 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Data is what was written of a chunk.
+type Data interface {
+	io.ReaderAt
+	io.Closer
+}
+
 // OpenData opens the data for reading while it is being written. What Write
-// has accepted can be read; the file stays readable after Commit and Abort.
-func (w *Writer) OpenData() (*os.File, error) {
+// has accepted can be read; it stays readable after Commit and Abort.
+func (w *Writer) OpenData() (Data, error) {
+	if w.packed != nil {
+		return packedData{bytes.NewReader(w.packed[:w.size])}, nil
+	}
 	var f *os.File
 	path := w.path
 	err := w.volume.attempt(newTask(w.volume, "open", false), writeTimeout, func(*task) (err error) {
@@ -180,13 +219,22 @@ func (w *Writer) OpenData() (*os.File, error) {
 	return f, nil
 }
 
+// packedData is the memory of a Writer.
+type packedData struct{ *bytes.Reader }
+
+// Close implements io.Closer.
+func (packedData) Close() error { return nil }
+
 // Abort gives the chunk up. After Commit it does nothing.
 func (w *Writer) Abort() {
-	if w.lost {
+	if w.packed != nil || w.lost {
+		w.packed = nil
 		return
 	}
 	if w.file == nil && w.path == "" {
-		w.leave()
+		if !w.store.packs(w.size) {
+			w.leave()
+		}
 		return
 	}
 	err := w.attempt("remove a temporary file", func() error { w.abort(); return nil })
@@ -238,7 +286,9 @@ func (w *Writer) Commit(want dfs.Checksum) (Info, error) {
 	case w.written != w.size:
 		return Info{}, dfs.Errorf(dfs.Invalid, "chunk %s ended after %d of %d bytes", w.id, w.written, w.size)
 	case w.crc != want:
-		return Info{}, dfs.Errorf(dfs.Invalid, "the CRC-32C of chunk %s is %s, not the announced %s: it was damaged on the way; send it again", w.id, w.crc, want)
+		return Info{}, wrongChecksum(info, want)
+	case w.packed != nil:
+		return w.store.Put(w.id, w.packed, want)
 	case w.file == nil:
 		return Info{}, dfs.Errorf(dfs.Internal, "chunk %s is not being written any more", w.id)
 	}
@@ -248,10 +298,7 @@ func (w *Writer) Commit(want dfs.Checksum) (Info, error) {
 	}
 	if held, ok := w.store.Stat(w.id); ok {
 		release()
-		if held != info {
-			return Info{}, dfs.Errorf(dfs.Conflict, "chunk %s is held already with other content (%d bytes, CRC-32C %s)", w.id, held.Size, held.CRC32C)
-		}
-		return info, nil
+		return info, sameContent(held, info)
 	}
 	err = w.attempt("write a chunk", func() error {
 		defer release()
@@ -268,6 +315,17 @@ func (w *Writer) Commit(want dfs.Checksum) (Info, error) {
 		return Info{}, err
 	}
 	return info, nil
+}
+
+func wrongChecksum(info Info, want dfs.Checksum) error {
+	return dfs.Errorf(dfs.Invalid, "the CRC-32C of chunk %s is %s, not the announced %s: it was damaged on the way; send it again", info.ID, info.CRC32C, want)
+}
+
+func sameContent(held, info Info) error {
+	if held != info {
+		return dfs.Errorf(dfs.Conflict, "chunk %s is held already with other content (%d bytes, CRC-32C %s)", info.ID, held.Size, held.CRC32C)
+	}
+	return nil
 }
 
 func (w *Writer) publish() error {
@@ -333,7 +391,7 @@ func (w *Writer) hold(info Info) error {
 	if !w.volume.serves() {
 		return w.volume.failed()
 	}
-	s.generation++
-	s.ledger.add(info.ID, entry{size: info.Size, crc: info.CRC32C, generation: s.generation, volume: w.volume})
+	s.files++
+	s.ledger.add(info.ID, fileEntry(info, s.files, w.volume))
 	return nil
 }

@@ -119,8 +119,9 @@ func TestLostDataNode(t *testing.T) {
 	expect(t, c, "/f", data)
 }
 
-// TestDamagedChunk flips one bit of each chunk's file on one disk. Nobody reads
-// the file: the scrubber finds the damage, and the chunks are copied anew.
+// TestDamagedChunk flips one bit of one replica of each chunk, in the segment
+// where it lies. Nobody reads the file: the scrubber finds the damage, and the
+// chunks are copied anew.
 func TestDamagedChunk(t *testing.T) {
 	_, c, dir := startRepairing(t, 1, 4)
 	data := content(512<<10, 9)
@@ -131,14 +132,34 @@ func TestDamagedChunk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, chunk := range file.Chunks {
-		name := chunk.ID.String()
 		victim := string(chunk.Locations[0].ID)
-		flip(t, filepath.Join(dir, victim, "chunks", name[len(name)-2:], name), int64(i*1000))
+		path, at := inSegment(t, filepath.Join(dir, victim), data[i*64<<10:(i+1)*64<<10])
+		flip(t, path, at+int64(i*1000))
 	}
 	waitFsck(t, c, "every damaged chunk lies in quarantine and all is well", func(r protocol.FsckReply) bool {
 		return r.Healthy && quarantined(t, dir) == len(file.Chunks)
 	})
 	expect(t, c, "/f", data)
+}
+
+// inSegment finds the data of a small chunk in a data directory.
+func inSegment(t *testing.T, dir string, data []byte) (path string, at int64) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "segments", "*.seg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		segment, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := bytes.Index(segment, data); at >= 0 {
+			return path, int64(at)
+		}
+	}
+	t.Fatalf("the chunk is in none of %q", paths)
+	return "", 0
 }
 
 func flip(t *testing.T, path string, at int64) {

@@ -71,7 +71,8 @@ func (h *healing) fill(count int) {
 	h.t.Helper()
 	for h.chunks < count {
 		path := fmt.Sprintf("/kept/%04d", len(h.paths))
-		data := randomData(h.random, 2*chunkSize+1+h.random.IntN(chunkSize))
+		// All three chunks have files of their own, for others to harm.
+		data := randomData(h.random, 2*chunkSize+packLimit+1+h.random.IntN(chunkSize-packLimit))
 		h.store(path, data, chunkSize)
 		h.want[path] = contentOf(data)
 		h.paths = append(h.paths, path)

@@ -22,8 +22,9 @@ import (
 
 const (
 	loadDir   = "/load"
-	chunkSize = 64 << 10
-	readers   = 4 // files read back at a time
+	chunkSize = 96 << 10 // such a chunk has a file of its own; the rest of a file is packed, as a rule
+	packLimit = 64 << 10 // of chunks that are packed with others
+	readers   = 4        // files read back at a time
 )
 
 func mustPath(t testing.TB, format string, args ...any) dfs.Path {

@@ -42,6 +42,15 @@ func ofDurability() []Mutant {
 			Scenario: "TestPowerCut", Symptom: `may only hold|cannot be read|acknowledged and is gone`, Rounds: 4,
 		},
 		{
+			Name: "segments-without-fsync",
+			Edits: []Edit{{
+				File: "datanode/chunkstore/disk.go",
+				Old:  "return fdatasync(f)",
+				New:  "return nil",
+			}},
+			Scenario: "TestPowerCut", Symptom: `may only hold|cannot be read|acknowledged and is gone`, Rounds: 4,
+		},
+		{
 			Name: "log-without-fsync",
 			Edits: []Edit{{
 				File: "cluster/store.go",

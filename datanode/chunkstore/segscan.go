@@ -1,0 +1,116 @@
+package chunkstore
+
+import (
+	"encoding/binary"
+	"io"
+
+	"github.com/dfs-go/dfs-go/internal/dfs"
+)
+
+const scanWindow = 256 << 10 // bytes
+
+// scan is what was found by reading a segment from its beginning to its end.
+type scan struct {
+	records []record // whole ones, in order
+	damaged []record // were durable once, and their data is not what was written
+	gaps    []gap    // were durable once, and it cannot be told what they were
+	end     int64    // of the last whole record: what follows is of no use
+}
+
+// gap is a part of a segment.
+type gap struct{ from, to int64 }
+
+// scanSegment finds the records of a segment of so many bytes. Sealed means that
+// all of it was durable; of any other segment only that counts which a record
+// says was durable when it was written, and what is broken behind that is a torn
+// tail. It fails only when reading does.
+func (n segmentName) scanSegment(r io.ReaderAt, size int64, sealed bool, moved func()) (scan, error) {
+	s := scan{end: segmentHead}
+	w := &window{r: r, size: size, moved: moved}
+	durable := int64(segmentHead)
+	if sealed {
+		durable = size
+	}
+	var broken []record
+	var gaps []gap
+	for at := int64(segmentHead); at+recordHead <= size; {
+		head, err := w.read(at, recordHead)
+		if err != nil {
+			return scan{}, err
+		}
+		rec, since, ok := n.decodeHeader(head, uint32(at))
+		if !ok {
+			at += recordAlign
+			gaps = widen(gaps, head, at)
+			continue
+		}
+		durable = max(durable, min(int64(since), int64(rec.at)))
+		if rec.end() > size {
+			broken = append(broken, rec)
+			at += recordHead // something may lie in what is said to be its data
+			continue
+		}
+		data, err := w.read(at+recordHead, int(rec.size))
+		if err != nil {
+			return scan{}, err
+		}
+		if dfs.ChecksumOf(data) == rec.crc {
+			s.records = append(s.records, rec)
+			s.end = rec.end()
+		} else {
+			broken = append(broken, rec)
+		}
+		at = rec.end()
+	}
+	for _, rec := range broken {
+		if int64(rec.at) < durable && !rec.removed {
+			s.damaged = append(s.damaged, rec)
+		}
+	}
+	for _, g := range gaps {
+		if g.from < durable {
+			s.gaps = append(s.gaps, g)
+		}
+	}
+	return s, nil
+}
+
+// widen notes that the 8 bytes up to end, at the beginning of head, are of no
+// known record. Zeros were never written.
+func widen(gaps []gap, head []byte, end int64) []gap {
+	if binary.LittleEndian.Uint64(head) == 0 {
+		return gaps
+	}
+	if n := len(gaps); n > 0 && end-gaps[n-1].to <= recordHead {
+		gaps[n-1].to = end
+		return gaps
+	}
+	return append(gaps, gap{end - recordAlign, end})
+}
+
+// window reads a file forwards, much at a time.
+type window struct {
+	r      io.ReaderAt
+	size   int64
+	moved  func()
+	buffer []byte
+	from   int64
+}
+
+// read returns n bytes, at most scanWindow, that are there. They hold until the
+// next call.
+func (w *window) read(at int64, n int) ([]byte, error) {
+	if at < w.from || at+int64(n) > w.from+int64(len(w.buffer)) {
+		if w.buffer == nil {
+			w.buffer = make([]byte, scanWindow)
+		}
+		w.buffer = w.buffer[:min(scanWindow, w.size-at)]
+		w.from = at
+		if _, err := w.r.ReadAt(w.buffer, at); err != nil {
+			w.buffer = nil
+			return nil, err
+		}
+		w.moved()
+	}
+	return w.buffer[at-w.from:][:n], nil
+}
