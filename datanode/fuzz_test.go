@@ -232,7 +232,7 @@ func checkCopy(t *testing.T, st *chunkstore.Store, client *http.Client, order pr
 		t.Fatal(openErr)
 	}
 	defer chunk.Close() // only read from
-	got, err := io.ReadAll(io.LimitReader(chunk.File, chunk.Size))
+	got, err := io.ReadAll(io.NewSectionReader(chunk, 0, chunk.Size))
 	if err != nil || !bytes.Equal(got, content) {
 		t.Fatalf("%q was kept, %v", got, err)
 	}
