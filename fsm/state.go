@@ -34,8 +34,7 @@ type State struct {
 	uploads *btree.Map[dfs.UploadID, *upload]
 
 	requests     *btree.Map[dfs.RequestID, *request]
-	requestOrder *btree.Map[uint64, *request] // by when they were remembered, from the oldest on
-	lastRequest  uint64                       // key of the newest in that order
+	requestOrder *btree.Map[uint64, dfs.RequestID] // by their turn, later ones have higher numbers: the order of forgetting
 
 	nodes       *btree.Map[NodeNum, *node]
 	nodesByID   *btree.Map[dfs.NodeID, NodeNum]
@@ -107,7 +106,6 @@ type upload struct {
 
 // request is the remembered answer to a mutation.
 type request struct {
-	id      dfs.RequestID
 	index   uint64 // log index
 	command number
 	result  Result
@@ -201,7 +199,7 @@ func newState() *State {
 		chunks:       newChunkTable(),
 		uploads:      new(btree.Map[dfs.UploadID, *upload]),
 		requests:     new(btree.Map[dfs.RequestID, *request]),
-		requestOrder: new(btree.Map[uint64, *request]),
+		requestOrder: new(btree.Map[uint64, dfs.RequestID]),
 		nodes:        new(btree.Map[NodeNum, *node]),
 		nodesByID:    new(btree.Map[dfs.NodeID, NodeNum]),
 		unconfirmed:  newReplicaTree(),
