@@ -16,7 +16,8 @@ const (
 
 // State is everything the NameNodes agree on. The records that the trees point
 // to are never changed, only replaced, so that a copy of the trees (O(1), copy
-// on write) is a copy of the state.
+// on write) is a copy of the state. Chunks are values in a table that is copied
+// likewise.
 type State struct {
 	clusterID dfs.ClusterID
 	applied   uint64 // log index
@@ -50,11 +51,11 @@ type State struct {
 type inode struct {
 	name        string
 	parent      uint64
-	id          uint64 // also the generation: an overwrite makes a new inode
-	mtime       int64  // clock
-	size        int64  // bytes
-	only        [1]dfs.ChunkID
-	many        *[]dfs.ChunkID // the chunks of a file that has not just one
+	id          uint64         // also the generation: an overwrite makes a new inode
+	mtime       int64          // clock
+	size        int64          // bytes
+	only        [1]dfs.ChunkID // the chunk of a file that has just one, else 0
+	many        *[]dfs.ChunkID // the chunks of a file that has several, else nil
 	chunkSize   int32          // bytes
 	replication uint8
 	directory   bool
