@@ -213,9 +213,10 @@ func referenceFiles(t testing.TB, s *State) []byte {
 		return d.record(r)
 	})
 	d.begin("requests")
-	s.requestOrder.Scan(func(_ uint64, known *request) bool {
+	s.requestOrder.Scan(func(_ uint64, id dfs.RequestID) bool {
+		known, _ := s.requests.Get(id)
 		r := requestRecord{
-			ID: known.id, Index: known.index, Command: known.command, At: known.result.Index, Upload: uint64(known.result.Upload),
+			ID: id, Index: known.index, Command: known.command, At: known.result.Index, Upload: uint64(known.result.Upload),
 			First: uint64(known.result.First), Count: known.result.Count, Path: known.result.Path, Size: known.result.Size,
 			Node: known.result.Node, Need: known.result.NeedInventory, More: known.result.More,
 		}
@@ -285,10 +286,12 @@ func TestDocumentsAreWhatEncodingJSONWrites(t *testing.T) {
 		n.url, n.rack = "\"\\/\b\f\n\r\t\x00\x1f\x7f", "<&>\u2028\u2029\xff\u00e9\U0001f600"
 		s.clock = -5
 		sameAsReference(t, s)
-		s.requestOrder.Set(s.lastRequest+1, &request{id: "x", index: 1<<64 - 1, result: Result{
+		s.requestOrder.Set(s.nextTurn(), "x")
+		s.requests.Set("x", &request{index: 1<<64 - 1, result: Result{
 			Index: 1<<64 - 1, Upload: 1<<64 - 1, First: 1<<64 - 1, Count: -1, Size: -1, Node: 5, NeedInventory: []NodeNum{1, 4}, More: true,
 		}})
-		s.requestOrder.Set(s.lastRequest+2, &request{id: "y", err: &dfs.Error{Message: "a message without a code"}})
+		s.requestOrder.Set(s.nextTurn(), "y")
+		s.requests.Set("y", &request{err: &dfs.Error{Message: "a message without a code"}})
 		sameAsReference(t, s)
 	})
 }

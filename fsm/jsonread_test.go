@@ -177,10 +177,9 @@ func TestSnapshotComesInPieces(t *testing.T) {
 	s := r.m.Freeze()
 	long := strings.Repeat("<ü>\"\\ 0123456789", 3*jsonBufferSize/10)
 	id := dfs.RequestID("long")
-	answer := &request{id: id, index: s.applied, command: numMkdir, err: &dfs.Error{Code: dfs.Exists, Message: long}}
+	answer := &request{index: s.applied, command: numMkdir, err: &dfs.Error{Code: dfs.Exists, Message: long}}
 	s.requests.Set(id, answer)
-	s.lastRequest++
-	s.requestOrder.Set(s.lastRequest, answer)
+	s.requestOrder.Set(s.nextTurn(), id)
 	want := bothDocuments(t, s)
 	snapshot := snapshotOf(t, s)
 	for name, pieces := range map[string]func(io.Reader) io.Reader{

@@ -144,17 +144,23 @@ func (s *State) advanceClock(stamp int64) {
 }
 
 func (s *State) remember(id dfs.RequestID, index uint64, command number, result Result, err error) {
-	r := &request{id: id, index: index, command: command, result: result}
+	r := &request{index: index, command: command, result: result}
 	if err != nil {
 		r.err = &dfs.Error{Code: dfs.CodeOf(err), Message: dfs.MessageOf(err)}
 	}
 	s.requests.Set(id, r)
-	s.lastRequest++
-	s.requestOrder.Set(s.lastRequest, r)
+	s.requestOrder.Set(s.nextTurn(), id)
 	for s.requests.Len() > maxRequests {
 		_, oldest, _ := s.requestOrder.PopMin()
-		s.requests.Delete(oldest.id)
+		s.requests.Delete(oldest)
 	}
+}
+
+// nextTurn returns the place in the order of forgetting for a new request.
+// Where the order begins does not matter, so snapshots need not say.
+func (s *State) nextTurn() uint64 {
+	newest, _, _ := s.requestOrder.Max()
+	return newest + 1
 }
 
 func (r *request) answer(command number) (Result, error) {

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 
@@ -18,6 +19,7 @@ type fileRecords struct {
 	d      *documentReader
 	chunks []dfs.ChunkID
 	nodes  []NodeNum
+	newest uint64 // log index of the last request
 }
 
 func (r *fileRecords) inode() error {
@@ -185,11 +187,12 @@ func (r *fileRecords) allocated() (a allocated) {
 
 func (r *fileRecords) request() error {
 	d, known := r.d, new(request)
+	var id dfs.RequestID
 	var refused dfs.Error
 	d.object(func(key []byte) bool {
 		switch string(key) {
 		case "id":
-			known.id = dfs.RequestID(d.string())
+			id = dfs.RequestID(d.string())
 		case "index":
 			known.index = d.uint(math.MaxUint64)
 		case "command":
@@ -209,14 +212,12 @@ func (r *fileRecords) request() error {
 	if refused.Code != "" {
 		known.err = &refused
 	}
-	if _, newest, ok := r.s.requestOrder.Max(); ok && newest.index > known.index {
-		return errors.New("it is older than the one before")
+	if known.index < r.newest {
+		return fmt.Errorf("a request of log entry %d comes after one of %d", known.index, r.newest)
 	}
-	if err := setOnce(r.s.requests, known.id, known); err != nil {
-		return err
-	}
-	r.s.lastRequest++
-	return setOnce(r.s.requestOrder, r.s.lastRequest, known)
+	r.newest = known.index
+	r.s.requestOrder.Set(r.s.nextTurn(), id)
+	return setOnce(r.s.requests, id, known)
 }
 
 // result reads a field of an answer.

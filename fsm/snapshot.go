@@ -67,8 +67,9 @@ func (s *State) WriteFiles(w io.Writer) error {
 		return d.recorded()
 	})
 	d.begin("requests")
-	s.requestOrder.Scan(func(_ uint64, r *request) bool {
-		r.write(d.record())
+	s.requestOrder.Scan(func(_ uint64, id dfs.RequestID) bool {
+		r, _ := s.requests.Get(id)
+		r.write(d.record(), id)
 		return d.recorded()
 	})
 	return d.finish()
@@ -172,8 +173,8 @@ func (u *upload) write(t *jsonText, id dfs.UploadID) {
 	t.raw("}")
 }
 
-func (r *request) write(t *jsonText) {
-	t.string(`{"id":`, string(r.id))
+func (r *request) write(t *jsonText, id dfs.RequestID) {
+	t.string(`{"id":`, string(id))
 	t.uint(`,"index":`, r.index)
 	t.uint(`,"command":`, uint64(r.command))
 	t.someUint(`,"at":`, r.result.Index)

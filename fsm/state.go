@@ -16,7 +16,8 @@ const (
 
 // State is everything the NameNodes agree on. The records that the trees point
 // to are never changed, only replaced, so that a copy of the trees (O(1), copy
-// on write) is a copy of the state.
+// on write) is a copy of the state. Chunks are values in a table that is copied
+// likewise.
 type State struct {
 	clusterID dfs.ClusterID
 	applied   uint64 // log index
@@ -34,8 +35,7 @@ type State struct {
 	uploads *btree.Map[dfs.UploadID, *upload]
 
 	requests     *btree.Map[dfs.RequestID, *request]
-	requestOrder *btree.Map[uint64, *request] // by when they were remembered, from the oldest on
-	lastRequest  uint64                       // key of the newest in that order
+	requestOrder *btree.Map[uint64, dfs.RequestID] // by their turn, later ones have higher numbers: the order of forgetting
 
 	nodes       *btree.Map[NodeNum, *node]
 	nodesByID   *btree.Map[dfs.NodeID, NodeNum]
@@ -51,11 +51,11 @@ type State struct {
 type inode struct {
 	name        string
 	parent      uint64
-	id          uint64 // also the generation: an overwrite makes a new inode
-	mtime       int64  // clock
-	size        int64  // bytes
-	only        [1]dfs.ChunkID
-	many        *[]dfs.ChunkID // the chunks of a file that has not just one
+	id          uint64         // also the generation: an overwrite makes a new inode
+	mtime       int64          // clock
+	size        int64          // bytes
+	only        [1]dfs.ChunkID // the chunk of a file that has just one, else 0
+	many        *[]dfs.ChunkID // the chunks of a file that has several, else nil
 	chunkSize   int32          // bytes
 	replication uint8
 	directory   bool
@@ -107,7 +107,6 @@ type upload struct {
 
 // request is the remembered answer to a mutation.
 type request struct {
-	id      dfs.RequestID
 	index   uint64 // log index
 	command number
 	result  Result
@@ -201,7 +200,7 @@ func newState() *State {
 		chunks:       newChunkTable(),
 		uploads:      new(btree.Map[dfs.UploadID, *upload]),
 		requests:     new(btree.Map[dfs.RequestID, *request]),
-		requestOrder: new(btree.Map[uint64, *request]),
+		requestOrder: new(btree.Map[uint64, dfs.RequestID]),
 		nodes:        new(btree.Map[NodeNum, *node]),
 		nodesByID:    new(btree.Map[dfs.NodeID, NodeNum]),
 		unconfirmed:  newReplicaTree(),

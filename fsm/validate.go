@@ -34,8 +34,9 @@ func (s *State) validateHeader() error {
 	if s.clock < 0 || s.clock > maxClock {
 		return fmt.Errorf("its clock says %d", s.clock)
 	}
-	if _, newest, ok := s.requestOrder.Max(); ok && newest.index > s.applied {
-		return fmt.Errorf("it remembers a request of log entry %d and ends at %d", newest.index, s.applied)
+	_, newest, _ := s.requestOrder.Max()
+	if r, ok := s.requests.Get(newest); ok && r.index > s.applied {
+		return fmt.Errorf("it remembers a request of log entry %d and ends at %d", r.index, s.applied)
 	}
 	return nil
 }
