@@ -21,6 +21,7 @@ import (
 
 const (
 	dataDialTimeout = 2 * time.Second
+	maxConnections  = 256      // kept for each DataNode, for many transfers at once
 	maxChunkAnswer  = 64 << 10 // bytes of JSON
 	maxRetryAfter   = 5 * time.Second
 	shortPipeline   = 3 // nodes that can judge each other within the stall timeout
@@ -29,8 +30,7 @@ const (
 // dataNodes speaks with DataNodes. It makes one try at a time; what to do about
 // a failure is the business of those who call it.
 type dataNodes struct {
-	http      *http.Client
-	transport *http.Transport
+	transport *http.Transport // without an http.Client: nobody is redirected
 	stall     time.Duration
 	cluster   func() dfs.ClusterID
 }
@@ -38,23 +38,15 @@ type dataNodes struct {
 func newDataNodes(stallTimeout time.Duration, cluster func() dfs.ClusterID) *dataNodes {
 	transport := &http.Transport{ // no Proxy: the environment must not come between the nodes
 		DialContext:            (&net.Dialer{Timeout: dataDialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		MaxIdleConns:           256,
-		MaxIdleConnsPerHost:    maxParallelism,
+		MaxIdleConns:           4 * maxConnections,
+		MaxIdleConnsPerHost:    maxConnections,
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 		WriteBufferSize:        64 << 10,
 		ReadBufferSize:         64 << 10,
 		DisableCompression:     true,
 	}
-	return &dataNodes{
-		http: &http.Client{
-			Transport:     transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		transport: transport,
-		stall:     stallTimeout,
-		cluster:   cluster,
-	}
+	return &dataNodes{transport: transport, stall: stallTimeout, cluster: cluster}
 }
 
 func (d *dataNodes) close() { d.transport.CloseIdleConnections() }
@@ -81,7 +73,7 @@ func (d *dataNodes) put(ctx context.Context, id dfs.ChunkID, targets []protocol.
 	if len(targets) > 1 {
 		request.Header.Set(protocol.HeaderPipeline, pipelineOf(targets[1:]))
 	}
-	response, err := d.http.Do(request)
+	response, err := d.transport.RoundTrip(request)
 	if err != nil {
 		return reply, failureOf(ctx, guard, limit, err)
 	}
@@ -140,7 +132,7 @@ func (d *dataNodes) get(ctx context.Context, target protocol.Target, p piece, bu
 		return err
 	}
 	p.ask(request.Header)
-	response, err := d.http.Do(request)
+	response, err := d.transport.RoundTrip(request)
 	if err != nil {
 		return failureOf(ctx, guard, d.stall, err)
 	}

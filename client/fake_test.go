@@ -153,8 +153,12 @@ func (f *fakeCluster) create(w http.ResponseWriter, r *http.Request) {
 	f.nextID++
 	id := dfs.UploadID(f.nextID)
 	f.uploads[id.String()] = request
+	size := int64(chunkSize)
+	if request.ChunkSize != nil {
+		size = *request.ChunkSize
+	}
 	protocol.WriteJSON(w, http.StatusCreated, protocol.Allocation{
-		UploadID: id, ChunkSize: chunkSize, Replication: 3, MinReplicas: min(2, len(f.nodes)), ExpiresIn: f.expiresIn,
+		UploadID: id, ChunkSize: size, Replication: 3, MinReplicas: min(2, len(f.nodes)), ExpiresIn: f.expiresIn,
 		Chunks: f.allocate(request.NumChunks, request.Exclude),
 	})
 }

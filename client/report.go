@@ -90,7 +90,7 @@ func (d *dataNodes) suspect(ctx context.Context, id dfs.ChunkID, target protocol
 	if err != nil {
 		return err
 	}
-	response, err := d.http.Do(request)
+	response, err := d.transport.RoundTrip(request)
 	if err != nil {
 		return dfs.Errorf(dfs.Unavailable, "%w", err)
 	}

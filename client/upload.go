@@ -120,6 +120,7 @@ type upload struct {
 	progress    func(int64)
 	allocator   *allocator
 	nodes       *nodeRecord
+	buffer      int64 // bytes that are read at once, at first
 }
 
 func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadOptions) (*upload, error) {
@@ -155,6 +156,10 @@ func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadO
 		lifetime:    time.Duration(min(max(0, allocation.ExpiresIn), maxExpiry)) * time.Second,
 		progress:    options.Progress,
 		nodes:       newNodeRecord(c.penalty),
+		buffer:      allocation.ChunkSize,
+	}
+	if options.Size >= 0 {
+		u.buffer = min(u.buffer, options.Size+1) // one more, to see the end
 	}
 	u.allocator = &allocator{
 		u:         u,
@@ -215,7 +220,7 @@ func (u *upload) sendAll(ctx context.Context, r io.Reader) ([]protocol.Committed
 
 func (u *upload) cut(ctx context.Context, r io.Reader) ([]protocol.CommittedChunk, error) {
 	var sent []*protocol.CommittedChunk
-	buffers := u.c.buffers.limit(u.c.parallelism+1, u.chunkSize) // one is being filled
+	buffers := u.c.buffers.limit(u.c.parallelism+1, u.buffer) // one is being filled
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(u.c.parallelism)
 	var err error
@@ -242,7 +247,7 @@ func (u *upload) cutOne(ctx context.Context, r io.Reader, buffers *buffers, grou
 	if err != nil {
 		return sent, err
 	}
-	n, readErr := readFull(ctx, r, *buffer)
+	n, readErr := u.readChunk(ctx, r, buffer)
 	if ctx.Err() != nil {
 		return sent, ctx.Err() // the buffer is lost: a Read may still be using it
 	}
@@ -267,6 +272,20 @@ func (u *upload) cutOne(ctx context.Context, r io.Reader, buffers *buffers, grou
 		return err
 	})
 	return append(sent, chunk), readErr
+}
+
+// readChunk fills the buffer with a chunk, and lets it grow first when more
+// comes than was announced.
+func (u *upload) readChunk(ctx context.Context, r io.Reader, buffer *[]byte) (int, error) {
+	n, err := readFull(ctx, r, *buffer)
+	if err != nil || int64(n) == u.chunkSize {
+		return n, err
+	}
+	whole := make([]byte, u.chunkSize)
+	copy(whole, *buffer)
+	*buffer = whole
+	more, err := readFull(ctx, r, whole[n:])
+	return n + more, err
 }
 
 // readFull is io.ReadFull with an end of the data always called io.EOF. It

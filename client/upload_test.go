@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -487,5 +488,31 @@ func TestLostAnswerBeforeTheCommit(t *testing.T) {
 	_, err := c.Upload(t.Context(), mustPath(t, "/file"), strings.NewReader("x"), client.UploadOptions{})
 	if dfs.CodeOf(err) != dfs.Unavailable || !strings.Contains(err.Error(), "nothing is stored as /file: ") || !strings.Contains(err.Error(), f.names.URL+": refused") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestSmallFilesTakeLittleMemory: not a buffer of the chunk size, when no earlier
+// one is left to be used again.
+func TestSmallFilesTakeLittleMemory(t *testing.T) {
+	const count = 20
+	f := newFakeCluster(t, 3)
+	c := f.client()
+	small := func() {
+		options := client.UploadOptions{Size: 4096, ChunkSize: dfs.MaxChunkSize, Overwrite: true}
+		if _, err := c.Upload(t.Context(), mustPath(t, "/small"), bytes.NewReader(randomBytes(4096)), options); err != nil {
+			t.Fatal(err)
+		}
+	}
+	small()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range count {
+		runtime.GC() // the second in a row empties the pools
+		runtime.GC()
+		small()
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / count; each > dfs.MaxChunkSize/8 {
+		t.Errorf("a file of 4 KiB took %d bytes of memory", each)
 	}
 }

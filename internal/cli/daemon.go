@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"time"
 
@@ -27,8 +28,15 @@ type daemon interface {
 	Close(ctx context.Context) error
 }
 
+// ballast is how many bytes of memory are reserved, but never touched, so that
+// the garbage collector runs when there is some garbage, not each time a small
+// heap has doubled.
+const ballast = 32 << 20
+
 // serve runs a daemon until ctx ends or it cannot go on.
 func serve(ctx context.Context, d daemon, logger hclog.Logger) error {
+	reserved := make([]byte, ballast)
+	defer runtime.KeepAlive(reserved)
 	if err := d.Open(ctx); err != nil {
 		return err
 	}
