@@ -167,10 +167,13 @@ func TestPowerFailsAtEachOperation(t *testing.T) {
 			for round := range 40 {
 				p.left = rng.IntN(30 + 5*round)
 				s, err := openCrashing(t, p, rng)
-				if err == nil {
+				switch {
+				case err == nil:
 					m.check(t, s)
 					m.work(t, s, rng)
 					_ = s.Close() // it may be dead
+				case !p.dead:
+					t.Fatal(err)
 				}
 				p.cut(t, rng)
 			}

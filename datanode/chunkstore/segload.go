@@ -50,11 +50,10 @@ func (g *segments) examine(ctx context.Context, content *volumeContent, moved fu
 	if l.restore, err = g.wanted(); err != nil {
 		return unreadable(g.volume.dir, err)
 	}
-	if len(names) > 0 {
-		// The last process may have died before it could. See examineShard.
-		if err := g.volume.disk.syncDir(g.dir()); err != nil {
-			return unreadable(g.volume.dir, err)
-		}
+	// What the last process has unlinked must not come back: its number may be
+	// used again.
+	if err := g.volume.disk.syncDir(g.dir()); err != nil {
+		return unreadable(g.volume.dir, err)
 	}
 	content.held = make([]found, 0, g.estimate(names))
 	group, ctx := errgroup.WithContext(ctx)
@@ -271,7 +270,7 @@ func (g *segments) find(name segmentName, last bool, moved func()) (segmentConte
 	if err != nil {
 		return segmentContent{}, err
 	}
-	return segmentContent{scan: s}, g.settle(name, s.end, last)
+	return segmentContent{scan: s}, g.settle(name, s, last)
 }
 
 // known is what an index says, as far as there is enough of the segment.
@@ -288,18 +287,23 @@ func known(records []record, length, size int64) segmentContent {
 }
 
 // settle makes durable what was found in a segment: the process that wrote it
-// may have died before it could. What follows the last record is cut off if it was
-// never durable.
-func (g *segments) settle(name segmentName, end int64, last bool) error {
-	f, err := g.volume.disk.openToMark(g.path(name))
+// may have died before it could. If it is the last one, what was never durable is
+// cut off, and wiped out between whole records: a later scan must not take it
+// for damage.
+func (g *segments) settle(name segmentName, s scan, last bool) error {
+	disk := g.volume.disk
+	f, err := disk.openToMark(g.path(name))
 	if err != nil {
 		return err
 	}
-	if last {
-		err = g.volume.disk.truncate(f, end)
+	for _, torn := range s.torn {
+		err = errors.Join(err, disk.writeAt(f, make([]byte, torn.to-torn.from), torn.from))
+	}
+	if last && err == nil {
+		err = disk.truncate(f, s.end)
 	}
 	if err == nil {
-		err = g.volume.disk.syncFile(f)
+		err = disk.syncFile(f)
 	}
 	return errors.Join(err, f.Close())
 }

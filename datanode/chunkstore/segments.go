@@ -123,13 +123,15 @@ func (g *segments) acquire(number uint32) (*segment, *os.File, error) {
 	return seg, f, nil
 }
 
-// release closes files that nobody needs: those of segments that are gone, and
-// any when too many are open.
+// release closes what nobody needs: the file of a segment that is gone, and any
+// when too many are open.
 func (g *segments) release(seg *segment) {
 	g.mu.Lock()
 	seg.users--
-	idle := g.takeIdle(seg)
-	if idle == nil && g.open > maxOpenSegments {
+	var idle *os.File
+	if seg.gone || g.closed {
+		idle = g.takeIdle(seg)
+	} else if g.open > maxOpenSegments {
 		for _, other := range g.known {
 			if idle = g.takeIdle(other); idle != nil {
 				break
@@ -142,12 +144,9 @@ func (g *segments) release(seg *segment) {
 	}
 }
 
-// takeIdle returns the file of a segment if it can be closed: under the lock.
+// takeIdle takes the file of a segment if nobody uses it: under the lock.
 func (g *segments) takeIdle(seg *segment) *os.File {
-	if seg.users > 0 || seg.file == nil {
-		return nil
-	}
-	if !g.closed && !seg.gone && (!seg.sealed || g.open <= maxOpenSegments) {
+	if seg.users > 0 || seg.file == nil || !seg.sealed && !g.closed {
 		return nil
 	}
 	f := seg.file

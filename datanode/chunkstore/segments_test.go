@@ -552,6 +552,63 @@ func TestCompactionUnderLoad(t *testing.T) {
 	checkCounts(t, s)
 }
 
+// Whoever was about to read from a segment that is given up reads where the chunk
+// is now.
+func TestChunkMovesWhileItIsOpened(t *testing.T) {
+	dir := t.TempDir()
+	var s *Store
+	var armed atomic.Bool
+	hook := func(op Op, path string) error {
+		if op == OpOpen && strings.HasSuffix(path, segmentSuffix) && armed.CompareAndSwap(true, false) {
+			s.Compact(t.Context())
+		}
+		return nil
+	}
+	s = openPackedIn(t, hook, 0, 4_000, dir)
+	for id := range dfs.ChunkID(3) {
+		mustPutBytes(t, s, id+1, 1000)
+	}
+	shutdown(t, s)
+	s = openPackedIn(t, hook, 0, 4_000, dir)
+	if err := errors.Join(s.Remove(1), s.Remove(2)); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := s.ledger.held.Get(3)
+	armed.Store(true)
+	checkBytes(t, s, 3, 1000)
+	if now, _ := s.ledger.held.Get(3); now.place == e.place || s.volumes[0].segments.lookup(e.segment) != nil {
+		t.Errorf("it has not moved: %+v", now)
+	}
+}
+
+// The number of a segment that has gone may be used again, but only when nothing
+// of it can come back.
+func TestUnlinkedSegmentsAreGone(t *testing.T) {
+	dir := t.TempDir()
+	var synced atomic.Int64
+	hook := func(op Op, path string) error {
+		if op == OpSyncDir && filepath.Base(path) == "segments" {
+			synced.Add(1)
+		}
+		return nil
+	}
+	s := openPackedIn(t, hook, 0, segmentSize, dir)
+	mustPutBytes(t, s, 1, 10)
+	if err := s.Remove(1); err != nil {
+		t.Fatal(err)
+	}
+	s.Compact(t.Context())
+	if left := segmentFiles(t, dir, ""); len(left) > 0 {
+		t.Fatalf("left: %v", left)
+	}
+	shutdown(t, s)
+	synced.Store(0)
+	openPackedIn(t, hook, 0, segmentSize, dir)
+	if synced.Load() == 0 {
+		t.Error("the directory was not fsynced")
+	}
+}
+
 // checkCounts compares what segments are believed to hold with what they do.
 func checkCounts(t *testing.T, s *Store) {
 	t.Helper()

@@ -14,6 +14,7 @@ type scan struct {
 	records []record // whole ones, in order
 	damaged []record // were durable once, and their data is not what was written
 	gaps    []gap    // were durable once, and it cannot be told what they were
+	torn    []gap    // were never durable, and lie before the end
 	end     int64    // of the last whole record: what follows is of no use
 }
 
@@ -62,17 +63,30 @@ func (n segmentName) scanSegment(r io.ReaderAt, size int64, sealed bool, moved f
 		}
 		at = rec.end()
 	}
+	s.judge(broken, gaps, durable, size)
+	return s, nil
+}
+
+// judge tells what was durable, and is damage, from what is torn.
+func (s *scan) judge(broken []record, gaps []gap, durable, size int64) {
 	for _, rec := range broken {
-		if int64(rec.at) < durable && !rec.removed {
+		switch {
+		case int64(rec.at) >= durable && rec.end() > size: // others may lie where its data should
+			gaps = append(gaps, gap{int64(rec.at), int64(rec.at) + recordHead})
+		case int64(rec.at) >= durable:
+			gaps = append(gaps, gap{int64(rec.at), rec.end()})
+		case !rec.removed:
 			s.damaged = append(s.damaged, rec)
 		}
 	}
 	for _, g := range gaps {
-		if g.from < durable {
+		switch {
+		case g.from < durable:
 			s.gaps = append(s.gaps, g)
+		case g.to <= s.end:
+			s.torn = append(s.torn, g)
 		}
 	}
-	return s, nil
 }
 
 // widen notes that the 8 bytes up to end, at the beginning of head, are of no

@@ -107,7 +107,14 @@ func TestScanTellsDamageFromATornTail(t *testing.T) {
 		if !slices.Equal(idsOf(s.records), c.held) || !slices.Equal(idsOf(s.damaged), c.damaged) || (len(s.gaps) > 0) != (c.gaps > 0) {
 			t.Errorf("%s: held %v, damaged %v, %d gaps", name, idsOf(s.records), idsOf(s.damaged), len(s.gaps))
 		}
-		s = scanAll(t, content, true)
+		for _, g := range s.torn {
+			clear(content[g.from:g.to])
+		}
+		if again := scanAll(t, content[:s.end], true); !slices.Equal(again.records, s.records) || !slices.Equal(again.damaged, s.damaged) || len(again.gaps) != len(s.gaps) {
+			t.Errorf("%s: after the torn parts are wiped out, %+v became %+v", name, s, again)
+		}
+		content, records = build()
+		s = scanAll(t, c.harm(content, records), true)
 		if lost := slices.Sorted(slices.Values(slices.Concat(c.damaged, c.lostToo))); !slices.Equal(idsOf(s.records), c.held) || !slices.Equal(idsOf(s.damaged), lost) {
 			t.Errorf("%s, sealed: held %v, damaged %v", name, idsOf(s.records), idsOf(s.damaged))
 		}
