@@ -42,15 +42,21 @@ type RecoverPlan struct {
 // it takes until every file has all its replicas again, while a light load goes
 // on. The results are the repair, and that load.
 func Recover(ctx context.Context, c *client.Client, field *Field, plan RecoverPlan, faults Faults) ([]Result, error) {
-	if err := waitTidy(ctx, c); err != nil {
+	nodes, err := c.Nodes(ctx)
+	if err == nil {
+		_, err = choose(nodes, plan.Node) // refuses before anything is stored
+	}
+	if err == nil {
+		err = waitTidy(ctx, c)
+	}
+	if err != nil {
 		return nil, err
 	}
 	stored := Run(ctx, "prepare", Plan{Concurrency: plan.Concurrency, Count: plan.Files}, field.Put(plan.Size, nil))
 	if stored.Errors > 0 {
 		return nil, dfs.Errorf(dfs.Unavailable, "%d of %d files could not be stored; the first: %s", stored.Errors, plan.Files, stored.FirstError)
 	}
-	nodes, err := healthyCluster(ctx, c)
-	if err != nil {
+	if nodes, err = healthyCluster(ctx, c); err != nil {
 		return nil, err
 	}
 	victim, err := choose(nodes, plan.Node)

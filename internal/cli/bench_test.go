@@ -26,8 +26,8 @@ func testBench(t *testing.T, s session) {
 	expect("put", "put", "--size", "1MiB", "--count", "2", "--concurrency", "2", "--dir", "/measured", "--replication", "2")
 	expect("get", "get", "--size", "1MiB", "--count", "3")
 	expect("put small,get small", "small", "--count", "5", "--duration", "0")
-	expect("mkdir,create,stat,list,rename,delete", "meta", "--count", "5", "--duration", "0", "--concurrency", "2")
-	expect("rename,stat", "meta", "--operations", "rename,stat", "--count", "3")
+	expect("mkdir,create,stat,list,rename,delete", "meta", "--count", "5", "--duration", "0", "--concurrency", "2", "--names", "20")
+	expect("rename,stat", "meta", "--operations", "rename,stat", "--count", "3", "--names", "20")
 	expect("list", "meta", "--operations", "list", "--names", "7", "--per-directory", "5", "--count", "2")
 	if r := s.run("bench", "recover", "--kill", "false", "--size", "1k"); r.code != 1 || !strings.Contains(r.errors, "nowhere to copy to") {
 		t.Errorf("recover with 3 DataNodes: %+v", r)
