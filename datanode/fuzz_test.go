@@ -330,6 +330,9 @@ func headersOf(lines string) http.Header {
 
 func checkAnswer(t *testing.T, st *chunkstore.Store, request *http.Request, answer *http.Response, sent []byte) {
 	t.Helper()
+	if answer.StatusCode/100 == 3 {
+		return // net/http puts the path in order
+	}
 	body, err := io.ReadAll(answer.Body)
 	if err != nil {
 		t.Fatal(err)
