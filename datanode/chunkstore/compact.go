@@ -181,34 +181,62 @@ func (s *Store) compact(ctx context.Context, v *volume, seg *segment) error {
 		return err
 	})
 	if err != nil {
+		g.setAside(seg)
 		return err
 	}
-	for len(records) > 0 {
+	for rest := records; len(rest) > 0; {
 		began, n, size := time.Now(), 0, int64(0)
-		for n < len(records) && size < compactStep {
-			size += records[n].length()
+		for n < len(rest) && size < compactStep {
+			size += rest[n].length()
 			n++
 		}
-		copied, err := s.moveRecords(v, seg.number, records[:n])
+		copied, err := s.moveRecords(v, seg.number, rest[:n])
 		if err != nil {
 			return err
 		}
-		records = records[n:]
+		rest = rest[n:]
 		if !pause(ctx, time.Until(began.Add(time.Duration(float64(copied)/compactRate*float64(time.Second))))) {
 			return ctx.Err()
 		}
 	}
-	g.mu.Lock()
-	empty := seg.live == 0 && seg.waiting == 0
-	seg.failed = seg.live > 0 // something in it could not be read: it is not tried again before the next start
-	g.mu.Unlock()
-	if !empty {
+	if s.anyHeld(v, seg.number, records) {
+		g.setAside(seg)
 		return nil
+	}
+	if !g.isEmpty(seg) {
+		return nil // something has come into the trash
 	}
 	return v.within(hangTimeout, "remove a segment", func() error {
 		g.unlink(seg)
 		return nil
 	})
+}
+
+// anyHeld tells whether a chunk still lives in a segment: then it could not be
+// read.
+func (s *Store) anyHeld(v *volume, segment uint32, records []record) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range records {
+		e, held := s.ledger.held.Get(r.id)
+		if held && e.volume == v.index && e.place == (place{segment, r.at}) {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *segments) isEmpty(seg *segment) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return seg.live == 0 && seg.waiting == 0
+}
+
+// setAside leaves a segment as it is until the next start.
+func (g *segments) setAside(seg *segment) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	seg.failed = true
 }
 
 // pause waits, and tells whether ctx has not ended.

@@ -48,34 +48,32 @@ type logWriter struct {
 // write queues records and returns the batch that they are part of, whose task
 // ends when they are durable and held, or have failed. It fails with Unavailable
 // when the store is being closed; then done is not called.
-func (g *segments) write(writes ...*packedWrite) (*batch, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.enqueue(writes)
-}
+func (g *segments) write(writes ...*packedWrite) (*batch, error) { return g.enqueue(writes, nil) }
 
 // end queues the sealing of a segment, if it is the one that is written to.
-func (g *segments) end(seg *segment) (*batch, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.ending = seg
-	return g.enqueue(nil)
-}
+func (g *segments) end(seg *segment) (*batch, error) { return g.enqueue(nil, seg) }
 
-// enqueue is called under the lock.
-func (g *segments) enqueue(writes []*packedWrite) (*batch, error) {
-	if !g.writing {
-		if !g.volume.enter() {
-			return nil, errClosed()
-		}
-		g.writing = true
-		go g.run() // Close waits for it, see volume.close
+func (g *segments) enqueue(writes []*packedWrite, ending *segment) (*batch, error) {
+	if !g.volume.enter() {
+		return nil, errClosed()
 	}
+	g.mu.Lock()
 	if g.next == nil {
 		g.next = &batch{task: newTask(g.volume, "write small chunks", false)}
 	}
-	g.next.writes = append(g.next.writes, writes...)
-	return g.next, nil
+	b, starts := g.next, !g.writing
+	b.writes = append(b.writes, writes...)
+	g.writing = true
+	if ending != nil {
+		g.ending = ending
+	}
+	g.mu.Unlock()
+	if starts {
+		go g.run() // Close waits for it, see volume.close
+	} else {
+		g.volume.exit()
+	}
+	return b, nil
 }
 
 // run writes batches until there are none. While one is being written, the next
@@ -114,21 +112,24 @@ func (g *segments) run() {
 	}
 }
 
-// logFailure is what went wrong, and what it means for the disk.
+// logFailure is what went wrong on the disk.
 type logFailure struct {
 	what   string
 	err    error
-	synced bool // the error was not that of an fsync
+	ofSync bool // of an fsync: it is not known what is durable
 }
+
+func failure(what string, err error) error     { return &logFailure{what, err, false} }
+func syncFailure(what string, err error) error { return &logFailure{what, err, true} }
 
 func (f *logFailure) Error() string { return f.what + ": " + f.err.Error() }
 func (f *logFailure) Unwrap() error { return f.err }
 
 // failed says it for the sender of a chunk.
 func (g *segments) failed(id dfs.ChunkID, err error) error {
-	var failure *logFailure
-	if errors.As(err, &failure) {
-		return writeError(id, failure.err)
+	var fault *logFailure
+	if errors.As(err, &fault) {
+		return writeError(id, fault.err)
 	}
 	return err
 }
@@ -143,10 +144,10 @@ func (g *segments) writeSome(writes []*packedWrite) (n int, err error) {
 	if err == nil {
 		err = g.append(writes[:n], size)
 	}
-	var failure *logFailure
-	if errors.As(err, &failure) {
-		if isBroken(failure.err) || !failure.synced && isFinal(failure.err) {
-			g.volume.fail(failure.what, failure.err)
+	var fault *logFailure
+	if errors.As(err, &fault) {
+		if isBroken(fault.err) || fault.ofSync && isFinal(fault.err) {
+			g.volume.fail(fault.what, fault.err)
 			g.alarm()
 		}
 		g.giveUpTail()
@@ -200,7 +201,7 @@ func (g *segments) allocate(first *packedWrite, end int64) error {
 		return err
 	}
 	if err := v.disk.reserve(l.file, until); err != nil {
-		return &logFailure{"allocate space", err, true}
+		return failure("allocate space", err)
 	}
 	v.mu.Lock()
 	v.figures.available -= until - l.allocated
@@ -221,7 +222,7 @@ func (g *segments) begin(first *packedWrite) (err error) {
 	g.mu.Unlock()
 	f, err := disk.create(g.path(name))
 	if err != nil {
-		return &logFailure{"create a file", err, true}
+		return failure("create a file", err)
 	}
 	l.tail, l.file, l.allocated = &segment{segmentName: name, file: f, length: segmentHead}, f, 0
 	g.mu.Lock()
@@ -233,13 +234,13 @@ func (g *segments) begin(first *packedWrite) (err error) {
 		return err
 	}
 	if err := disk.writeAt(f, name.head(), 0); err != nil {
-		return &logFailure{"write", err, true}
+		return failure("write", err)
 	}
 	if err := disk.syncFile(f); err != nil {
-		return &logFailure{"fsync of a file", err, false}
+		return syncFailure("fsync of a file", err)
 	}
 	if err := disk.syncDir(g.dir()); err != nil {
-		return &logFailure{"fsync of a directory", err, false}
+		return syncFailure("fsync of a directory", err)
 	}
 	return nil
 }
@@ -259,14 +260,14 @@ func (g *segments) append(writes []*packedWrite, size int64) error {
 		w.at = place{l.tail.number, r.at}
 		if len(buffer) >= logBuffer || at == durable+size {
 			if err := disk.writeAt(l.file, buffer, from); err != nil {
-				return &logFailure{"write", err, true}
+				return failure("write", err)
 			}
 			buffer, from = buffer[:0], at
 		}
 	}
 	l.buffer = buffer
 	if err := disk.syncData(l.file); err != nil {
-		return &logFailure{"fsync of a file", err, false}
+		return syncFailure("fsync of a file", err)
 	}
 	l.tail.marking.Lock()
 	l.tail.records = append(l.tail.records, records...)
@@ -305,11 +306,25 @@ func (g *segments) giveUpTail() {
 		g.unlink(seg)
 	case v.failed() == nil:
 		g.seal()
+		g.settleEnd(seg)
 	default:
 		if err := v.disk.truncate(l.file, seg.length); err != nil {
 			v.log.Warn("chunks that were refused may stay on the disk", "segment", seg.segmentName, "error", err)
 		}
 		g.endTail()
+	}
+}
+
+// settleEnd makes durable that something was cut off. If it came back, it would
+// be taken for damage, which is no more than a false alarm.
+func (g *segments) settleEnd(seg *segment) {
+	_, f, err := g.acquire(seg.number)
+	if err == nil {
+		err = g.volume.disk.syncFile(f)
+		g.release(seg)
+	}
+	if err != nil {
+		g.volume.log.Warn("chunks that were refused may be reported as damaged after a power cut", "segment", seg.segmentName, "error", err)
 	}
 }
 

@@ -57,7 +57,7 @@ type segment struct {
 	users   int      // of file
 	sealed  bool     // nothing is appended any more
 	gone    bool     // unlinked
-	failed  bool     // something in it cannot be copied
+	failed  bool     // something in it cannot be read: it is not compacted
 	length  int64    // bytes up to the end of the last durable record
 	live    int64    // bytes of records that are not removed
 	waiting int64    // bytes of removed records in the trash

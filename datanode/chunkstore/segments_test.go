@@ -761,12 +761,18 @@ func TestPackedOnADiskThatHangs(t *testing.T) {
 					checkAnswers(t, dfs.Unavailable, 0, func() error { return s.Verify(here) })
 				} else {
 					began := time.Now()
-					for time.Since(began) == 0 { // until one goes to the disk that hangs
+					var waiting sync.WaitGroup
+					for range 40 { // some of them go to the disk that hangs, in two groups
 						next++
-						if err := putBytes(s, next, 10); err != nil && dfs.CodeOf(err) != dfs.Unavailable {
-							t.Error(err)
-						}
+						id := next
+						waiting.Go(func() {
+							if err := putBytes(s, id, 10); err != nil && dfs.CodeOf(err) != dfs.Unavailable {
+								t.Error(err)
+							}
+						})
+						synctest.Wait()
 					}
+					waiting.Wait()
 					if took := time.Since(began); took != writeTimeout {
 						t.Errorf("waited %s", took)
 					}

@@ -82,10 +82,12 @@ func (t *task) giveUp() error {
 	if t.ended {
 		return t.err
 	}
-	t.overdue = true
-	v.count(t, 1)
-	if v.overdue == 1 {
-		v.log.Error("the disk does not answer; no chunk is written to it until it does", "task", t.what)
+	if !t.overdue { // several may wait for one task
+		t.overdue = true
+		v.count(t, 1)
+		if v.overdue == 1 {
+			v.log.Error("the disk does not answer; no chunk is written to it until it does", "task", t.what)
+		}
 	}
 	return &noAnswer{t.what}
 }
