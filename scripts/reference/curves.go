@@ -156,7 +156,7 @@ func sizeCurves(ctx context.Context, r *runner) ([]plot, error) {
 // nameCurves is a real cluster that gets ever more files, for ten minutes at
 // most.
 func nameCurves(ctx context.Context, r *runner) ([]plot, error) {
-	f := newFamily("create", "stat", "list")
+	f := newFamily("create", "stat", "delete")
 	began := time.Now()
 	for _, names := range between(1000, int64(max(r.s.Names, 1000)), 10) {
 		if time.Since(began) > 5*time.Minute { // the next takes ten times as long as the last
@@ -165,7 +165,7 @@ func nameCurves(ctx context.Context, r *runner) ([]plot, error) {
 		if err := r.ours.fresh(ctx, 3); err != nil {
 			return nil, err
 		}
-		results, _, err := r.ours.bench(ctx, "meta", "--operations", "create,stat,list", "--count", fmt.Sprint(names), "--concurrency", "64", "--duration", "5m")
+		results, _, err := r.ours.bench(ctx, "meta", "--operations", "create,stat,delete", "--count", fmt.Sprint(names), "--concurrency", "64", "--duration", "5m")
 		if err != nil {
 			return nil, err
 		}

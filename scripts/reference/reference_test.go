@@ -57,7 +57,7 @@ func TestWords(t *testing.T) {
 		size(gib): "1 GiB", size(3 * mib): "3 MiB", size(4 * kib): "4 KiB", size(1000): "1000 B",
 		thousands(1): "1", thousands(999): "999", thousands(1000): "1,000", thousands(1_000_000): "1,000,000", thousands(123_456): "123,456",
 		number(1234.6): "1,235", number(12.34): "12.3", number(1.234): "1.23", number(0.01234): "0.0123",
-		short(0.001): "0.001", short(1000): "1k", short(2e6): "2M", lastLine("a\nb\n"): "b", lastLine(""): "",
+		short(0.001): "0.001", short(1000): "1k", short(2e6): "2M", memoryText("25165824 kB"): "24.0 GiB of memory", memoryText("?"): "?", lastLine("a\nb\n"): "b", lastLine(""): "",
 	} {
 		if got != want {
 			t.Errorf("%q instead of %q", got, want)

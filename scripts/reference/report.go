@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -82,9 +83,18 @@ func printed(ctx context.Context, program string, args ...string) string {
 
 func thisMachine(ctx context.Context, home string) machine {
 	return machine{
-		Processors: runtime.NumCPU(), Model: field("/proc/cpuinfo", "model name"), Memory: field("/proc/meminfo", "MemTotal"),
-		Kernel: printed(ctx, "uname", "-sr"), FileSystem: printed(ctx, "stat", "-f", "-c", "%T", home), Go: runtime.Version(), LoadBefore: firstLine("/proc/loadavg"),
+		Processors: runtime.NumCPU(), Model: field("/proc/cpuinfo", "model name"), Memory: memoryText(field("/proc/meminfo", "MemTotal")),
+		Kernel: printed(ctx, "uname", "-sr"), FileSystem: printed(ctx, "findmnt", "-n", "-o", "FSTYPE", "-T", home), Go: runtime.Version(), LoadBefore: firstLine("/proc/loadavg"),
 	}
+}
+
+// memoryText turns "16384000 kB" into GiB.
+func memoryText(text string) string {
+	kilobytes, err := strconv.ParseInt(strings.TrimSuffix(text, " kB"), 10, 64)
+	if err != nil {
+		return text
+	}
+	return fmt.Sprintf("%.1f GiB of memory", float64(kilobytes)/mib)
 }
 
 func field(file, name string) string {
