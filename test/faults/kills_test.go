@@ -17,8 +17,9 @@ import (
 	"github.com/dfs-go/dfs-go/internal/faultbed"
 )
 
-// quickSnapshots makes a test see snapshots and followers that need one.
-var quickSnapshots = []string{"-snapshot-threshold", "500", "-snapshot-interval", "2s", "-trailing-logs", "600"}
+// quickSnapshots makes a test see snapshots and followers that need one. An entry
+// carries the commands of all who wait, so there are fewer entries than changes.
+var quickSnapshots = []string{"-snapshot-threshold", "40", "-snapshot-interval", "2s", "-trailing-logs", "40"}
 
 // TestLeaderKills kills the leader again and again while a client makes a
 // directory every 50 ms and others do all that clients do. DFS_FAULT_KILLS says

@@ -62,7 +62,7 @@ func newPowerCut(t *testing.T, random *rand.Rand) *powerCut {
 		NameNodes: 3, DataNodes: 4,
 		NameNodeDisk:  faultbed.Disk{Kind: faultbed.Ext4, Size: 128 << 20},
 		DataNodeDisk:  faultbed.Disk{Kind: faultbed.Ext4, Size: 512 << 20},
-		NameNodeFlags: []string{"-snapshot-threshold", "300", "-snapshot-interval", "1s"},
+		NameNodeFlags: []string{"-snapshot-threshold", "60", "-snapshot-interval", "1s"},
 		DataNodeFlags: []string{"-reserve", "16MiB"},
 	})
 	return &powerCut{t: t, b: b, c: b.Client(), l: newLedger(t, b), random: random}

@@ -19,7 +19,7 @@ func TestFullNameNode(t *testing.T) {
 	rounds := faultbed.Count(t, "DFS_FAULT_ROUNDS", 1)
 	b := faultbed.New(t, faultbed.Options{
 		NameNodes: 3, NameNodeDisk: faultbed.Disk{Kind: faultbed.Ext4, Size: 96 << 20},
-		NameNodeFlags: []string{"-snapshot-threshold", "500", "-snapshot-interval", "1s"},
+		NameNodeFlags: []string{"-snapshot-threshold", "100", "-snapshot-interval", "1s"},
 	})
 	c := b.Client()
 	l := newLedger(t, b)

@@ -27,7 +27,7 @@ func TestCatchUpBySnapshot(t *testing.T) {
 	leader := b.Leader()
 	late := b.Others(leader)[0]
 	b.Kill(late)
-	const count = 2500 // more than four times what the log keeps behind a snapshot
+	const count = 2500 // by 16 clients: at least three times what the log keeps behind a snapshot
 	makeMany(t, c, count)
 	if t.Failed() {
 		return

@@ -103,7 +103,7 @@ func TestReplay(t *testing.T) {
 	length := faultbed.Duration(t)
 	b := faultbed.New(t, faultbed.Options{
 		NameNodes: 3, DataNodes: 3,
-		NameNodeFlags: []string{"-snapshot-threshold", "200", "-snapshot-interval", "1s", "-trailing-logs", "10000000"},
+		NameNodeFlags: []string{"-snapshot-threshold", "60", "-snapshot-interval", "1s", "-trailing-logs", "10000000"},
 	})
 	c := b.Client()
 	l := newLedger(t, b)

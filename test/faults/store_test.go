@@ -37,7 +37,7 @@ func TestDamagedStore(t *testing.T) {
 	rounds := faultbed.Count(t, "DFS_FAULT_ROUNDS", 1)
 	random := faultbed.Random(t)
 	b := faultbed.New(t, faultbed.Options{
-		NameNodes: 3, NameNodeFlags: []string{"-snapshot-threshold", "200", "-snapshot-interval", "1s", "-trailing-logs", "2000"},
+		NameNodes: 3, NameNodeFlags: []string{"-snapshot-threshold", "60", "-snapshot-interval", "1s", "-trailing-logs", "2000"},
 	})
 	c := b.Client()
 	l := newLedger(t, b)
