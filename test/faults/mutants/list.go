@@ -81,11 +81,11 @@ func ofDurability() []Mutant {
 			Edits: []Edit{{
 				File: "namenode/verify.go",
 				Old:  "	inventory := n.askNodes(ctx, nodes, chunks)\n",
-				New: `	inventory := &holdings{nodes: nodes, held: make(map[dfs.NodeID]map[dfs.ChunkID]protocol.ChunkInfo)}
+				New: `	inventory := &holdings{nodes: nodes, held: make(map[dfs.NodeID]holding)}
 	for _, chunk := range chunks {
 		for _, id := range chunk.Nodes {
 			if inventory.held[id] == nil {
-				inventory.held[id] = make(map[dfs.ChunkID]protocol.ChunkInfo)
+				inventory.held[id] = make(holding)
 			}
 			inventory.held[id][chunk.ID] = protocol.ChunkInfo{ID: chunk.ID, Size: chunk.Size, CRC32C: chunk.CRC32C}
 		}
