@@ -55,7 +55,7 @@ func newBenchGroup(b *testing.B) *benchGroup {
 		})
 		urls = append(urls, n.URL())
 	}
-	names, err := leader.New(leader.Config{Endpoints: urls, TryTimeout: 20 * time.Second})
+	names, err := leader.New(leader.Config{Endpoints: urls, TryTimeout: 20 * time.Second, Notice: func(string) {}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -7,7 +7,8 @@
 //   - namenode.go: New, Open, Wait, Close: what is started in which order
 //   - server.go: the route table and what happens around every call
 //   - propose.go: how a change gets into the log, and how a refusal is made
-//     sure of before it is given
+//     sure of before it is given; batcher.go lets changes share an entry
+//   - verify.go, questions.go: how DataNodes are asked before a commit
 //   - files.go, uploads.go, nodes.go, members.go: the calls themselves
 //   - leadership.go: the duties of a leader, from election to loss
 //   - repair.go, fsck.go: how chunks get the replicas they should have, and what is told

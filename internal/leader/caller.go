@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -143,18 +142,15 @@ func (c *Caller) watch(t *task) (stop func()) {
 	if c.notice == nil {
 		return func() {}
 	}
-	done := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		select {
-		case <-done:
-		case <-time.After(noticeAfter):
-			c.notice(t.lastReason())
-		}
+	told := make(chan struct{})
+	timer := time.AfterFunc(noticeAfter, func() {
+		defer close(told)
+		c.notice(t.lastReason())
 	})
 	return func() {
-		close(done)
-		wg.Wait()
+		if !timer.Stop() {
+			<-told
+		}
 	}
 }
 
