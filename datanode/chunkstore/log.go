@@ -159,7 +159,7 @@ func (g *segments) writeSome(writes []*packedWrite) (n int, err error) {
 // record, and tells how many fit and their length.
 func (g *segments) prepare(writes []*packedWrite) (n int, size int64, err error) {
 	l := &g.log
-	if l.tail != nil && l.tail.length+writes[0].length() > g.limit {
+	if l.tail != nil && (l.tail.length+writes[0].length() > g.limit || len(l.tail.records) >= segmentRecords) {
 		g.seal()
 	}
 	if l.tail == nil {
