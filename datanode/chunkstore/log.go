@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -109,6 +110,7 @@ func (g *segments) run() {
 			b.task.moved()
 		}
 		b.task.end(nil)
+		runtime.Gosched() // those who were served may have more to write
 	}
 }
 
