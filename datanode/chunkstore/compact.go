@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -215,11 +216,15 @@ func (s *Store) compact(ctx context.Context, v *volume, seg *segment) error {
 // anyHeld tells whether a chunk still lives in a segment: then it could not be
 // read.
 func (s *Store) anyHeld(v *volume, segment uint32, records []record) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range records {
+	held := func(r record) bool {
 		e, held := s.ledger.held.Get(r.id)
-		if held && e.volume == v.index && e.place == (place{segment, r.at}) {
+		return held && e.volume == v.index && e.place == (place{segment, r.at})
+	}
+	for some := range slices.Chunk(records, pageSize) { // others want the lock, too
+		s.mu.Lock()
+		found := slices.ContainsFunc(some, held)
+		s.mu.Unlock()
+		if found {
 			return true
 		}
 	}

@@ -82,7 +82,7 @@
 // start need not read it; without one, it is scanned (segscan.go, segload.go).
 //
 // A removal changes the checksum of the record into its complement, in the index
-// if there is one (packed.go). Segments in which much has been removed are
+// if there is one (mark.go). Segments in which much has been removed are
 // compacted (compact.go): what lives is written anew, by the log writer, and the
 // file goes. Until then the bytes of a removed chunk are what they were.
 //

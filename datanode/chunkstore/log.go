@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -109,6 +110,7 @@ func (g *segments) run() {
 			b.task.moved()
 		}
 		b.task.end(nil)
+		runtime.Gosched() // those who were served may have more to write
 	}
 }
 
@@ -159,7 +161,7 @@ func (g *segments) writeSome(writes []*packedWrite) (n int, err error) {
 // record, and tells how many fit and their length.
 func (g *segments) prepare(writes []*packedWrite) (n int, size int64, err error) {
 	l := &g.log
-	if l.tail != nil && l.tail.length+writes[0].length() > g.limit {
+	if l.tail != nil && (l.tail.length+writes[0].length() > g.limit || len(l.tail.records) >= segmentRecords) {
 		g.seal()
 	}
 	if l.tail == nil {

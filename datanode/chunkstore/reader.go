@@ -15,6 +15,7 @@ type Chunk struct {
 	Info
 
 	file   *os.File // of a chunk with a file of its own
+	at     int64    // position in file; negative when it is not known
 	blocks []dfs.Checksum
 
 	data    []byte // of a packed chunk: all of it, verified, in buffer
@@ -54,10 +55,17 @@ func (c *Chunk) Send(w io.Writer, offset, n int64) (int64, error) {
 		written, err := w.Write(c.data[offset : offset+n])
 		return int64(written), err
 	}
-	if _, err := c.file.Seek(offset, io.SeekStart); err != nil {
-		return 0, err
+	if c.at != offset {
+		if _, err := c.file.Seek(offset, io.SeekStart); err != nil {
+			return 0, err
+		}
 	}
-	return io.CopyN(w, c.file, n)
+	sent, err := io.CopyN(w, c.file, n)
+	c.at = offset + sent
+	if err != nil {
+		c.at = -1 // more may have been read than was sent
+	}
+	return sent, err
 }
 
 // ReadAt implements io.ReaderAt for the data.

@@ -1,8 +1,6 @@
 package chunkstore
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,10 +22,6 @@ const (
 	segmentLoaders = 4
 
 	maxEstimate = 16 << 20 // chunks
-
-	// restoreFile lists removed chunks that people want back, one ID a line.
-	restoreFile    = "restore"
-	maxRestoreFile = 16 << 20 // bytes
 )
 
 // loading is what is found in the segments of a volume at the start.
@@ -359,56 +353,4 @@ func (f diskFile) ReadAt(p []byte, offset int64) (int, error) {
 		return 0, err
 	}
 	return len(p), nil
-}
-
-// wanted reads which removed chunks are to be brought back: nil when nobody
-// has said.
-func (g *segments) wanted() (map[dfs.ChunkID]struct{}, error) {
-	f, err := os.Open(filepath.Join(g.dir(), restoreFile))
-	if isMissing(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // only read from
-	wanted := make(map[dfs.ChunkID]struct{})
-	lines := bufio.NewScanner(io.LimitReader(f, maxRestoreFile))
-	for lines.Scan() {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
-			continue
-		}
-		id, err := dfs.ParseChunkID(string(line))
-		if err != nil {
-			g.volume.log.Warn("a line of the list of chunks to bring back is not an ID", "line", string(line[:min(len(line), 40)]))
-			continue
-		}
-		wanted[id] = struct{}{}
-	}
-	return wanted, lines.Err()
-}
-
-// bringBack makes a chunk file of a removed record, as if it had been put there
-// by hand. The shards are read afterwards.
-func (l *loading) bringBack(seg *segment, r record) error {
-	v := l.g.volume
-	data, err := v.readPacked(r.id, r.entry(seg.number, v.index))
-	var bad damage
-	if errors.As(err, &bad) {
-		v.log.Error("a removed chunk cannot be brought back", "chunk", r.id, "error", err)
-		return nil
-	}
-	if err != nil {
-		return unreadable(v.dir, err)
-	}
-	temp := filepath.Join(v.tempDir(), v.newName(r.id))
-	if err := v.writeChunkFile(temp, Info{ID: r.id, Size: int64(r.size), CRC32C: r.crc}, data); err != nil {
-		return unreadable(v.dir, err)
-	}
-	if err := v.disk.replace(temp, v.path(r.id)); err != nil {
-		return unreadable(v.dir, err)
-	}
-	v.log.Warn("a removed chunk has been brought back", "chunk", r.id)
-	return nil
 }

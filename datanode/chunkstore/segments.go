@@ -14,6 +14,10 @@ const (
 	segmentSize = 64 << 20
 	segmentStep = 1 << 20
 
+	// segmentRecords is how many records make a segment full, however small they
+	// are: their list is in memory while it is written to.
+	segmentRecords = 1 << 17
+
 	// maxOpenSegments is how many files of segments a volume has open at a time,
 	// besides those that are being read.
 	maxOpenSegments = 128

@@ -929,3 +929,41 @@ func TestPackedDuplicates(t *testing.T) {
 		}
 	}
 }
+
+// What was torn in the last group lies between whole records. It stays unnoticed
+// also when the segment is not the last any more, and has lost its index.
+func TestTornBetweenWholeRecords(t *testing.T) {
+	dir := t.TempDir()
+	shutdown(t, openPackedIn(t, nil, 0, segmentSize, dir))
+	name := segmentName{1, 42}
+	content := name.head()
+	var torn int
+	for id := range dfs.ChunkID(3) {
+		data := bytesOf(id+1, 1000)
+		r := record{id: id + 1, at: uint32(len(content)), size: 1000, crc: dfs.ChecksumOf(data)}
+		torn = len(content) - 900 // at last in the data of the second
+		content = name.appendRecord(content, r, segmentHead, data)
+	}
+	clear(content[torn : torn+512])
+	path := filepath.Join(dir, "segments", name.String()+segmentSuffix)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s := openPackedIn(t, nil, 0, segmentSize, dir)
+		checkBytes(t, s, 1, 1000)
+		checkBytes(t, s, 3, 1000)
+		if r := s.Report(10); r.Count != s.Totals().Count || len(r.Corrupt) > 0 {
+			t.Errorf("reported %+v", r)
+		}
+		if _, held := s.Stat(2); held {
+			t.Error("a torn chunk is held")
+		}
+		if kept, err := os.ReadDir(s.volumes[0].quarantineDir()); err != nil || len(kept) > 0 {
+			t.Errorf("in quarantine: %v, %v", kept, err)
+		}
+		mustPutBytes(t, s, 4, 10) // into a segment of its own
+		shutdown(t, s)
+		removeIndex(t, path)
+	}
+}
