@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/dfs-go/dfs-go/client"
@@ -14,15 +15,13 @@ const (
 	loadEvery = 50 * time.Millisecond // of each kind, beside a repair
 	loadSize  = 4 << 10               // bytes written at a time
 	loadPiece = 64 << 10              // bytes read at a time
-
-	tidiness = 3 * time.Minute // is waited for at most
 )
 
 // Repair is how the replicas of a lost DataNode came back. Times are in seconds.
 type Repair struct {
 	Node        dfs.NodeID `json:"node"`
-	Chunks      int64      `json:"chunks"`            // that lay on it
-	Bytes       int64      `json:"bytes"`             // of these
+	Chunks      int64      `json:"chunks"`            // of the stored files that lay on it
+	Bytes       int64      `json:"bytes"`             // of these; what else lay there was copied, too
 	Down        float64    `json:"down_seconds"`      // from its death until it was taken for dead
 	Copying     float64    `json:"copying_seconds"`   // from then until every file was healthy
 	Total       float64    `json:"total_seconds"`     // the sum
@@ -46,9 +45,6 @@ func Recover(ctx context.Context, c *client.Client, field *Field, plan RecoverPl
 	if err == nil {
 		_, err = choose(nodes, plan.Node) // refuses before anything is stored
 	}
-	if err == nil {
-		err = waitTidy(ctx, c)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +59,10 @@ func Recover(ctx context.Context, c *client.Client, field *Field, plan RecoverPl
 	if err != nil {
 		return nil, err
 	}
+	repair := Repair{Node: victim.ID}
+	if err := repair.weigh(ctx, c, field, plan.Files); err != nil {
+		return nil, err
+	}
 	small, err := field.Part("load")
 	if err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func Recover(ctx context.Context, c *client.Client, field *Field, plan RecoverPl
 	before := ownUsage()
 	writes := startPulse(ctx, 1, loadEvery, small.Put(loadSize, nil))
 	reads := startPulse(ctx, 1, loadEvery, field.GetPiece(plan.Files, plan.Size, loadPiece))
-	repair, err := lose(ctx, c, victim, faults)
+	err = repair.lose(ctx, c, faults)
 	load := []Result{writes.stop("load: write", 1), reads.stop("load: read", 1)}
 	if err != nil {
 		return nil, err
@@ -107,30 +107,51 @@ func choose(nodes []protocol.NodeInfo, id dfs.NodeID) (protocol.NodeInfo, error)
 	return chosen, nil
 }
 
-// lose kills a DataNode and waits until every file is healthy without it. Then
-// it is started again, if that is known how, whatever has become of the rest.
-func lose(ctx context.Context, c *client.Client, victim protocol.NodeInfo, faults Faults) (Repair, error) {
-	repair := Repair{Node: victim.ID, Chunks: victim.Chunks, Bytes: victim.Used}
-	killing := time.Now()
-	if err := faults.Kill(ctx, victim.ID); err != nil {
-		return repair, err
+// weigh counts what of the stored files lies on the DataNode. What it says that
+// it holds is more: chunks of deleted files, which nobody copies.
+func (r *Repair) weigh(ctx context.Context, c *client.Client, field *Field, files int64) error {
+	for i := range files {
+		path, err := field.path("files", i)
+		if err != nil {
+			return err
+		}
+		file, err := c.File(ctx, path)
+		if err != nil {
+			return err
+		}
+		for _, chunk := range file.Chunks {
+			if slices.ContainsFunc(chunk.Locations, func(t protocol.Target) bool { return t.ID == r.Node }) {
+				r.Chunks++
+				r.Bytes += chunk.Size
+			}
+		}
 	}
-	err := repair.wait(ctx, c, killing)
+	return nil
+}
+
+// lose kills the DataNode and waits until every file is healthy without it. Then
+// it is started again, if that is known how, whatever has become of the rest.
+func (r *Repair) lose(ctx context.Context, c *client.Client, faults Faults) error {
+	killing := time.Now()
+	if err := faults.Kill(ctx, r.Node); err != nil {
+		return err
+	}
+	err := r.wait(ctx, c, killing)
 	if err == nil && faults.Wipe != nil {
-		err = faults.Wipe(ctx, victim.ID)
+		err = faults.Wipe(ctx, r.Node)
 	}
 	if faults.Start == nil {
-		return repair, err
+		return err
 	}
 	starting := time.Now()
-	if err := errors.Join(err, faults.Start(context.WithoutCancel(ctx), victim.ID)); err != nil {
-		return repair, err
+	if err := errors.Join(err, faults.Start(context.WithoutCancel(ctx), r.Node)); err != nil {
+		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, recovery)
 	defer cancel()
-	err = waitState(limited, c, victim.ID, protocol.StateUp)
-	repair.Returning = time.Since(starting).Seconds()
-	return repair, err
+	err = waitState(limited, c, r.Node, protocol.StateUp)
+	r.Returning = time.Since(starting).Seconds()
+	return err
 }
 
 // wait measures the time since the DataNode was killed.
@@ -176,24 +197,6 @@ func healthyCluster(ctx context.Context, c *client.Client) ([]protocol.NodeInfo,
 		}
 		if waiting := pause(ctx, poll); waiting != nil {
 			return nil, dfs.Errorf(dfs.Unavailable, "not all DataNodes that are up report: %w", waiting)
-		}
-	}
-}
-
-// waitTidy waits until what was deleted before has gone from the DataNodes, so
-// that all that lies on one is copied when it dies. What is kept for good, or
-// takes too long, it does not wait for.
-func waitTidy(ctx context.Context, c *client.Client) error {
-	limited, cancel := context.WithTimeout(ctx, tidiness)
-	defer cancel()
-	for {
-		asked := time.Now()
-		report, err := c.Fsck(limited)
-		if err == nil && report.Orphaned == 0 {
-			return nil
-		}
-		if pause(limited, max(poll, 10*time.Since(asked))) != nil {
-			return ctx.Err()
 		}
 	}
 }

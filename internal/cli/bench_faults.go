@@ -56,6 +56,8 @@ the result says so.`,
 		}),
 	}
 	flags.add(command, 0, 10, 1, 0)
+	command.Flags().Lookup("count").Usage = "how often to lose the leader; 0 for as often as --duration lets"
+	command.Flags().Lookup("concurrency").Usage = "writers, and as many readers, each with one operation in flight"
 	command.Flags().Var(&flags.size, "size", "`size` of the files to write; 0 makes directories, which needs no DataNode")
 	flags.addFaults(command)
 	return command

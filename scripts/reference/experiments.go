@@ -36,6 +36,7 @@ type experiment struct {
 	needs     string // which reference
 	partly    bool   // the reference can do some of it without
 	once      bool   // it repeats by itself, or is too long
+	anew      bool   // each run needs an empty cluster: the one before leaves work behind
 	ours      func(ctx context.Context, c *dfsCluster) (sample, error)
 	reference func(ctx context.Context) (sample, error)
 }
@@ -192,7 +193,7 @@ func repairs(s settings, r *references) experiment {
 	each := max(s.Repair/files, 1)
 	lost := int64(0)
 	return experiment{
-		id: "recover", dataNodes: 4,
+		id: "recover", dataNodes: 4, anew: true,
 		figures: []figure{{Key: "recover", Title: "one dead DataNode of four, " + size(s.Repair) + " stored, copying only", Unit: "MiB/s", Versus: "raw copy of its bytes, fsync", Ratio: 0.6, quotient: mib}},
 		ours: func(ctx context.Context, c *dfsCluster) (sample, error) {
 			results, raw, err := c.bench(ctx, "recover", "--count", fmt.Sprint(files), "--size", fmt.Sprint(each),

@@ -141,12 +141,20 @@ func (r *runner) measure(ctx context.Context, e experiment) measurement {
 		into *[]sample
 		take func() (sample, error)
 	}
-	turns := []turn{{&m.Ours, func() (sample, error) { return e.ours(ctx, r.ours) }}}
+	ours := func(c *dfsCluster) (sample, error) {
+		if e.anew {
+			if err := c.fresh(ctx, e.dataNodes); err != nil {
+				return sample{}, err
+			}
+		}
+		return e.ours(ctx, c)
+	}
+	turns := []turn{{&m.Ours, func() (sample, error) { return ours(r.ours) }}}
 	if e.reference != nil && (e.partly || r.has(e.needs)) {
 		turns = append(turns, turn{&m.Reference, func() (sample, error) { return e.reference(ctx) }})
 	}
 	if r.previous != nil {
-		turns = append(turns, turn{&m.Previous, func() (sample, error) { return e.ours(ctx, r.previous) }})
+		turns = append(turns, turn{&m.Previous, func() (sample, error) { return ours(r.previous) }})
 	}
 	runs := r.s.Runs
 	if e.once {

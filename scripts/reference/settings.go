@@ -84,7 +84,11 @@ func (s *settings) fit() {
 	if err := syscall.Statfs(s.Home, &disk); err != nil {
 		return
 	}
-	room := int64(disk.Bavail) * disk.Bsize / 4 // a replica each, and one to spare
+	parts := int64(4) // three replicas, and one to spare
+	if s.Previous != "" {
+		parts += 3
+	}
+	room := int64(disk.Bavail) * disk.Bsize / parts
 	if s.Memory > room {
 		s.Reduced = fmt.Sprintf("the file for memory has %s instead of %s, because the disk is small", size(room/gib*gib), size(s.Memory))
 		s.Memory = max(room/gib*gib, mib)
