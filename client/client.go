@@ -19,6 +19,7 @@ const (
 	defaultTimeout      = 60 * time.Second
 	defaultStallTimeout = 10 * time.Second
 	defaultPatience     = 30 * time.Second
+	defaultRescueAfter  = 3 * time.Second // longer than a DataNode takes to start again
 )
 
 // Config says which cluster to talk to, and how. Only NameNodes is required.
@@ -46,6 +47,7 @@ type Client struct {
 	penalty     time.Duration // that a DataNode is left out for when it failed
 	log         hclog.Logger
 
+	rescueAfter   time.Duration // that a commit is refused before it is looked why
 	reportTimeout time.Duration // for telling a DataNode of a bad replica
 	reportGrace   time.Duration // for that, when the download is over
 
@@ -84,6 +86,7 @@ func New(config Config) (*Client, error) {
 		timeout:       timeout,
 		patience:      orDefault(config.Patience, defaultPatience),
 		penalty:       defaultPenalty,
+		rescueAfter:   defaultRescueAfter,
 		reportTimeout: defaultReportTimeout,
 		reportGrace:   defaultReportGrace,
 		log:           config.Logger.Named("client"),

@@ -162,11 +162,15 @@ func (d *dataNodes) get(ctx context.Context, target protocol.Target, p piece, bu
 }
 
 func (d *dataNodes) request(ctx context.Context, route protocol.Route, id dfs.ChunkID, target protocol.Target) (*http.Request, error) {
+	return d.requestTo(ctx, target, route.Method, route.Path(id.String()), nil)
+}
+
+func (d *dataNodes) requestTo(ctx context.Context, target protocol.Target, method, path string, body io.Reader) (*http.Request, error) {
 	baseURL, err := dfs.ParseBaseURL(target.URL)
 	if err != nil {
 		return nil, err
 	}
-	request, err := http.NewRequestWithContext(ctx, route.Method, baseURL+route.Path(id.String()), nil)
+	request, err := http.NewRequestWithContext(ctx, method, baseURL+path, body)
 	if err != nil {
 		return nil, dfs.Errorf(dfs.Internal, "the request cannot be made: %w", err)
 	}

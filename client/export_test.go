@@ -5,6 +5,9 @@ import "time"
 // SetPenalty changes how long a DataNode that failed is left out.
 func (c *Client) SetPenalty(penalty time.Duration) { c.penalty = penalty }
 
+// SetRescueAfter changes how long a commit is refused before it is looked why.
+func (c *Client) SetRescueAfter(after time.Duration) { c.rescueAfter = after }
+
 // SetReportPatience changes how long a report of a bad replica may take, and how
 // long it is waited for when the download is over.
 func (c *Client) SetReportPatience(timeout, grace time.Duration) {

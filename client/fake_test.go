@@ -41,9 +41,16 @@ type fakeCluster struct {
 	uploads   map[string]protocol.CreateRequest                 // by upload ID; guarded by mu
 	aborted   int                                               // guarded by mu
 	renewals  int                                               // guarded by mu
+	commits   []seenCommit                                      // guarded by mu
 	excluded  [][]dfs.NodeID                                    // of each allocation; guarded by mu
 	nextID    uint64                                            // guarded by mu
 	expiresIn int64
+}
+
+// seenCommit is a commit that was judged.
+type seenCommit struct {
+	requestID string
+	chunks    []protocol.CommittedChunk
 }
 
 // fakeNode is a DataNode that keeps chunks in memory and forwards one hop.
@@ -59,6 +66,7 @@ type fakeNode struct {
 	gets   int                                               // guarded by mu
 	told   []dfs.ChunkID                                     // what readers suspected; guarded by mu
 	deaf   bool                                              // does not answer that; guarded by mu
+	dead   bool                                              // guarded by mu
 }
 
 func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
@@ -66,7 +74,7 @@ func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
 	mux := http.NewServeMux()
 	for route, handler := range map[*protocol.Route]http.HandlerFunc{
 		&protocol.CreateFile: f.create, &protocol.AddChunks: f.addChunks, &protocol.CommitUpload: f.commit,
-		&protocol.AbortUpload: f.abort, &protocol.GetFile: f.getFile, &protocol.List: f.list,
+		&protocol.AbortUpload: f.abort, &protocol.GetFile: f.getFile, &protocol.List: f.list, &protocol.ListNodes: f.listNodes,
 	} {
 		mux.HandleFunc(route.Method+" "+route.Pattern, handler)
 	}
@@ -201,11 +209,12 @@ func (f *fakeCluster) commit(w http.ResponseWriter, r *http.Request) {
 		protocol.WriteError(w, dfs.Errorf(dfs.NotFound, "there is no such upload"))
 		return
 	}
+	f.commits = append(f.commits, seenCommit{r.Header.Get(protocol.HeaderRequestID), request.Chunks})
 	file := protocol.File{Path: upload.Path, Type: protocol.TypeFile, Chunks: []protocol.LocatedChunk{}}
 	for _, chunk := range request.Chunks {
 		located := protocol.LocatedChunk{ID: chunk.ID, Size: chunk.Size, CRC32C: chunk.CRC32C}
 		for _, n := range f.nodes {
-			if slices.Contains(chunk.Nodes, n.id) {
+			if slices.Contains(chunk.Nodes, n.id) && !n.isDead() {
 				if data := n.chunk(chunk.ID); dfs.ChecksumOf(data) != chunk.CRC32C || int64(len(data)) != chunk.Size {
 					f.t.Errorf("%s does not hold chunk %s as committed", n.id, chunk.ID)
 				}
@@ -213,6 +222,11 @@ func (f *fakeCluster) commit(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		if len(located.Locations) < min(2, len(f.nodes)) {
+			if len(chunk.Nodes) > len(located.Locations) {
+				w.Header().Set("Retry-After", "1")
+				protocol.WriteError(w, dfs.Errorf(dfs.Unavailable, "chunk %s was seen on too few DataNodes", chunk.ID))
+				return
+			}
 			f.t.Errorf("chunk %s was committed with %d replicas", chunk.ID, len(located.Locations))
 		}
 		file.Size += chunk.Size
@@ -252,6 +266,14 @@ func (f *fakeCluster) list(w http.ResponseWriter, r *http.Request) {
 	protocol.WriteJSON(w, http.StatusOK, page)
 }
 
+func (f *fakeCluster) listNodes(w http.ResponseWriter, _ *http.Request) {
+	var reply protocol.NodesReply
+	for _, n := range f.nodes {
+		reply.Nodes = append(reply.Nodes, protocol.NodeInfo{ID: n.id, URL: n.URL})
+	}
+	protocol.WriteJSON(w, http.StatusOK, reply)
+}
+
 func (f *fakeCluster) decode(w http.ResponseWriter, r *http.Request, v any) bool {
 	err := protocol.DecodeJSON(r.Body, 1<<20, true, v)
 	if err != nil {
@@ -288,6 +310,21 @@ func (n *fakeNode) setBefore(before func(http.ResponseWriter, *http.Request) boo
 	n.before = before
 }
 
+// die ends the node for good; what it holds is not seen any more.
+func (n *fakeNode) die() {
+	n.mu.Lock()
+	n.dead = true
+	n.mu.Unlock()
+	n.CloseClientConnections()
+	n.Close()
+}
+
+func (n *fakeNode) isDead() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dead
+}
+
 func (n *fakeNode) chunk(id dfs.ChunkID) []byte {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -301,6 +338,10 @@ func (n *fakeNode) counts() (puts, gets int) {
 }
 
 func (n *fakeNode) serve(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost && r.URL.Path == protocol.StatChunks.Path() {
+		n.stat(w, r)
+		return
+	}
 	if r.Method == http.MethodPost {
 		n.suspected(w, r)
 		return
@@ -336,6 +377,20 @@ func (n *fakeNode) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answerHonestly(w, r, data)
+}
+
+func (n *fakeNode) stat(w http.ResponseWriter, r *http.Request) {
+	var request protocol.StatChunksRequest
+	if !n.cluster.decode(w, r, &request) {
+		return
+	}
+	var reply protocol.StatChunksReply
+	for _, id := range request.IDs {
+		if data := n.chunk(id); data != nil {
+			reply.Chunks = append(reply.Chunks, protocol.ChunkInfo{ID: id, Size: int64(len(data)), CRC32C: dfs.ChecksumOf(data)})
+		}
+	}
+	protocol.WriteJSON(w, http.StatusOK, reply)
 }
 
 // suspected takes a reader's suspicion.

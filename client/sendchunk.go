@@ -18,18 +18,24 @@ const (
 	firstReplacePace = 200 * time.Millisecond
 )
 
-// send makes data durable on enough DataNodes: on all targets of the allocated
+// send stores data and says so.
+func (u *upload) send(ctx context.Context, chunk allocated, data []byte) (protocol.CommittedChunk, error) {
+	stored, err := u.store(ctx, chunk, data)
+	if err == nil && u.progress != nil {
+		u.progress(int64(len(data)))
+	}
+	return stored, err
+}
+
+// store makes data durable on enough DataNodes: on all targets of the allocated
 // chunk if that goes, on minReplicas of them at least, and under a new ID on
 // other DataNodes when even that fails.
-func (u *upload) send(ctx context.Context, chunk allocated, data []byte) (protocol.CommittedChunk, error) {
+func (u *upload) store(ctx context.Context, chunk allocated, data []byte) (protocol.CommittedChunk, error) {
 	sum := dfs.ChecksumOf(data)
 	pause := firstReplacePace
 	for replaced := 0; ; replaced++ {
 		nodes, failures := u.place(ctx, chunk, data, sum)
 		if len(nodes) >= u.minReplicas {
-			if u.progress != nil {
-				u.progress(int64(len(data)))
-			}
 			return protocol.CommittedChunk{ID: chunk.ID, Size: int64(len(data)), CRC32C: sum, Nodes: nodes}, nil
 		}
 		if ctx.Err() != nil {

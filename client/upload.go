@@ -206,16 +206,23 @@ func chunksOf(size, chunkSize int64) int64 {
 // is kept alive.
 func (u *upload) sendAll(ctx context.Context, r io.Reader) ([]protocol.CommittedChunk, error) {
 	var chunks []protocol.CommittedChunk
-	allSent := make(chan struct{})
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return u.keepAlive(ctx, allSent) })
-	group.Go(func() (err error) {
-		defer close(allSent)
+	err := u.whileAlive(ctx, func(ctx context.Context) (err error) {
 		chunks, err = u.cut(ctx, r)
 		return err
 	})
-	err := group.Wait()
 	return chunks, err
+}
+
+// whileAlive does work while the upload is kept alive.
+func (u *upload) whileAlive(ctx context.Context, work func(context.Context) error) error {
+	done := make(chan struct{})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return u.keepAlive(ctx, done) })
+	group.Go(func() error {
+		defer close(done)
+		return work(ctx)
+	})
+	return group.Wait()
 }
 
 func (u *upload) cut(ctx context.Context, r io.Reader) ([]protocol.CommittedChunk, error) {
@@ -313,7 +320,7 @@ func readFull(ctx context.Context, r io.Reader, buffer []byte) (int, error) {
 }
 
 // keepAlive tells the NameNode from time to time that the upload goes on.
-func (u *upload) keepAlive(ctx context.Context, allSent <-chan struct{}) error {
+func (u *upload) keepAlive(ctx context.Context, done <-chan struct{}) error {
 	if u.lifetime <= 0 {
 		return nil
 	}
@@ -321,7 +328,7 @@ func (u *upload) keepAlive(ctx context.Context, allSent <-chan struct{}) error {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-allSent:
+		case <-done:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -346,14 +353,6 @@ func (u *upload) addChunks(ctx context.Context, count int64, exclude ...dfs.Node
 		Out:  &allocation,
 	})
 	return allocation.Chunks, err
-}
-
-func (u *upload) commit(ctx context.Context, chunks []protocol.CommittedChunk) (protocol.CommitReply, error) {
-	var reply protocol.CommitReply
-	err := u.c.call(ctx, protocol.CommitUpload, leader.Call{
-		Args: []string{u.id.String()}, Body: protocol.CommitRequest{Chunks: chunks}, Out: &reply,
-	})
-	return reply, err
 }
 
 // abort gives the upload up, for what it is worth: it would expire anyway.

@@ -53,6 +53,11 @@ type Call struct {
 	Out        any           // pointer that the answer's JSON goes to; nil drops it
 	RequestID  dfs.RequestID // of a mutation; "" makes a new one
 	TryTimeout time.Duration // 0 means that of the route
+	// Patience is how long a NameNode may go on refusing with dfs.Unavailable
+	// before the call ends with its last refusal. Such a call has changed nothing:
+	// one with a try that may have been carried out goes on. 0 means that there
+	// is no end but that of the context.
+	Patience time.Duration
 }
 
 // Caller calls NameNodes. It is safe for concurrent use.
@@ -124,6 +129,9 @@ func (c *Caller) Do(ctx context.Context, route protocol.Route, call Call) error 
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		if v := c.round(ctx, t); v.final {
 			return v.err
+		}
+		if t.refusedFor() > t.endurance {
+			return t.refusal
 		}
 		if t.onlyStrangers(c.known.all()) {
 			return dfs.Errorf(dfs.Unavailable, "%s", t.reasons())

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -482,6 +483,33 @@ func TestUnknownOutcome(t *testing.T) {
 	err = stat(ctx, c)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A call that is not to be refused for ever ends with the leader's sentence,
+// but not while an earlier try may have been carried out.
+func TestPatience(t *testing.T) {
+	n := newNameNode(t, refuse(dfs.Unavailable, "too few replicas", "Retry-After", "1"))
+	follower := newNameNode(t, refuse(dfs.NotLeader, "elsewhere", protocol.HeaderLeader, n.URL))
+	call := leader.Call{Body: protocol.MkdirRequest{}, Patience: time.Millisecond}
+	err := newCaller(t, n.URL, follower.URL).Do(within(t, 20*time.Second), protocol.Mkdir, call)
+	if dfs.CodeOf(err) != dfs.Unavailable || err.Error() != "too few replicas" {
+		t.Errorf("got %v", err)
+	}
+	if asked := len(n.asked()); asked < 2 {
+		t.Errorf("asked %d times", asked)
+	}
+
+	var lost atomic.Bool
+	n.set(func(w http.ResponseWriter, r *http.Request) {
+		if lost.CompareAndSwap(false, true) {
+			refuse(dfs.UnknownOutcome, "lost")(w, r)
+			return
+		}
+		refuse(dfs.Unavailable, "too few replicas", "Retry-After", "1")(w, r)
+	})
+	if err := newCaller(t, n.URL).Do(within(t, time.Second), protocol.Mkdir, call); dfs.CodeOf(err) != dfs.UnknownOutcome {
+		t.Errorf("after a lost answer: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -186,6 +187,10 @@ type task struct {
 	failures []failure // the last one of each endpoint
 	maybe    bool      // some try may have been carried out
 
+	endurance time.Duration // of refusals
+	refusal   error         // the last dfs.Unavailable that a NameNode gave
+	refusedAt time.Time     // when the first one came
+
 	mu   sync.Mutex
 	last string // why the last try failed, for the notice; guarded by mu
 }
@@ -234,6 +239,10 @@ func (c *Caller) newTask(route protocol.Route, call Call) (*task, error) {
 	t.timeout = call.TryTimeout
 	if t.timeout <= 0 {
 		t.timeout = c.timeoutOf(route)
+	}
+	t.endurance = call.Patience
+	if t.endurance <= 0 {
+		t.endurance = math.MaxInt64
 	}
 	return t, nil
 }
@@ -294,8 +303,23 @@ func (t *task) answeredByLeader() bool {
 	return t.route.Rule == protocol.LeaderOnly || t.route.Rule == protocol.Linearizable && !t.stale
 }
 
+// refusedFor tells how long the call has been refused for certain, 0 when it
+// was not or may have been carried out.
+func (t *task) refusedFor() time.Duration {
+	if t.refusal == nil || t.maybe {
+		return 0
+	}
+	return time.Since(t.refusedAt)
+}
+
 func (t *task) failed(baseURL string, v verdict) {
 	t.maybe = t.maybe || v.maybe && t.route.Mutates()
+	if v.spoken && dfs.CodeOf(v.err) == dfs.Unavailable {
+		if t.refusal == nil {
+			t.refusedAt = time.Now()
+		}
+		t.refusal = v.err
+	}
 	f := failure{baseURL, v}
 	t.mu.Lock()
 	t.last = f.reason()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -213,6 +214,43 @@ func TestDataNodeEndsDuringUploadAndDownload(t *testing.T) {
 	if !bytes.Equal(got.Bytes(), data) {
 		t.Fatal("the file came back different")
 	}
+}
+
+// lastly does something when all has been read.
+type lastly struct {
+	io.Reader
+	end func()
+}
+
+func (l *lastly) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if err == io.EOF {
+		l.end()
+	}
+	return n, err
+}
+
+// TestHoldersEndBeforeTheCommit stops two of four DataNodes when nearly all
+// chunks have been sent. Those that lay on both and one other are left with one
+// replica, too few for a commit, and the source cannot be read again.
+func TestHoldersEndBeforeTheCommit(t *testing.T) {
+	cluster, c := start(t, 1, 4)
+	data := content(2<<20, 5)
+	source := &lastly{Reader: bytes.NewReader(data), end: sync.OnceFunc(func() {
+		for _, id := range []dfs.NodeID{"dn1", "dn2"} {
+			if err := cluster.Stop(id); err != nil {
+				t.Errorf("stop %s: %v", id, err)
+			}
+		}
+	})}
+	result, err := c.Upload(t.Context(), mustPath(t, "/f"), source, client.UploadOptions{Size: -1, ChunkSize: 64 << 10})
+	if err != nil {
+		t.Fatalf("upload: %v", err)
+	}
+	if result.Chunks != 32 || result.UnderReplicated != 32 || result.LeastReplicas != 2 {
+		t.Errorf("all chunks lie on dn3 and dn4: %+v", result)
+	}
+	expect(t, c, "/f", data)
 }
 
 type halfway struct {
