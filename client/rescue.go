@@ -217,7 +217,7 @@ func (d *dataNodes) statBatch(ctx context.Context, target protocol.Target, ids [
 		return reply, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	response, err := d.http.Do(request)
+	response, err := d.transport.RoundTrip(request)
 	if err != nil {
 		return reply, failureOf(ctx, guard, d.stall, err)
 	}
