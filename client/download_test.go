@@ -21,13 +21,19 @@ import (
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
 
+// stored uploads data until each chunk has all its replicas: a busy machine may
+// let a DataNode look dead for a moment.
 func stored(t *testing.T, f *fakeCluster, data []byte) {
 	t.Helper()
 	c := f.client()
-	if _, err := c.Upload(t.Context(), mustPath(t, "/file"), bytes.NewReader(data), client.UploadOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
+	defer c.Close()
+	eventually(t, "all replicas are there", func() bool {
+		result, err := c.Upload(t.Context(), mustPath(t, "/file"), bytes.NewReader(data), client.UploadOptions{Overwrite: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result.UnderReplicated == 0 || result.LeastReplicas >= len(f.nodes)
+	})
 }
 
 var badReplicas = map[string]func(http.ResponseWriter, *http.Request) bool{
