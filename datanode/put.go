@@ -140,7 +140,7 @@ func (s *server) putSmall(w http.ResponseWriter, r *http.Request, up upload) (ou
 		return outcome{}, s.bodyError(int64(n), up.size, err)
 	}
 	down := s.forward.send(r.Context(), up, data)
-	below, err := outcome{}, error(nil)
+	var below outcome
 	if _, err = s.store.Put(up.id, data, up.crc); err == nil {
 		below = down.wait()
 	}
