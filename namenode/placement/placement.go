@@ -78,6 +78,7 @@ func (n *Node) room() int64 { return n.Free - n.InFlight }
 func feasible(nodes []Node, request Request) error {
 	needed := dfs.MinReplicas(request.Replication)
 	live, usable, excluded := 0, 0, 0
+	waiting := notReady(nodes, request)
 	for i := range nodes {
 		n := &nodes[i]
 		switch {
@@ -94,8 +95,8 @@ func feasible(nodes []Node, request Request) error {
 	switch {
 	case usable >= needed:
 		return nil
-	case usable+notReady(nodes, request) >= needed:
-		return awaiting(notReady(nodes, request))
+	case usable+waiting >= needed:
+		return awaiting(waiting)
 	case live >= needed:
 		return dfs.Errorf(dfs.NoSpace, "%s live, but only %d can take a chunk of %d bytes and %d are needed: delete files or add a DataNode", are(live), usable, request.ChunkSize, needed)
 	}
