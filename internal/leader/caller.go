@@ -214,6 +214,7 @@ func (c *Caller) follow(ctx context.Context, t *task, baseURL string, visited ma
 		}
 		visited[baseURL] = true
 		v = c.try(ctx, t, baseURL)
+		v.final = v.final && !(v.spoken && t.inDoubt(v.err))
 		if v.final {
 			if (v.err == nil || v.spoken) && t.answeredByLeader() {
 				c.leads(ctx, baseURL)

@@ -546,9 +546,30 @@ func TestWrongClusterAtALearntAddress(t *testing.T) {
 	}
 }
 
+// Whoever answers a change with success has made it, however little else can be
+// understood.
 func TestAnswerThatIsNotJSON(t *testing.T) {
 	n := newNameNode(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>hello</html>")) })
-	wantCode(t, mkdir(within(t, 20*time.Second), newCaller(t, n.URL)), dfs.Internal, n.URL)
+	c := newCaller(t, n.URL)
+	wantCode(t, mkdir(within(t, 20*time.Second), c), dfs.UnknownOutcome, n.URL, "look before you try again")
+	wantCode(t, c.Do(within(t, 20*time.Second), protocol.Stat, leader.Call{Out: new(protocol.Entry)}), dfs.Internal, n.URL)
+}
+
+// A refusal for want of room says nothing of an earlier try whose answer was
+// lost: it may be carried out yet. Allocations leave nothing that matters.
+func TestRefusalAfterALostAnswer(t *testing.T) {
+	for _, code := range []dfs.Code{dfs.NoSpace, dfs.Unavailable} {
+		n := newNameNode(t, inTurn(refuse(dfs.UnknownOutcome, "lost", "Retry-After", "1"), refuse(code, "the disk is full")))
+		wantCode(t, mkdir(within(t, time.Second), newCaller(t, n.URL)), dfs.UnknownOutcome, "the disk is full")
+
+		n.set(inTurn(refuse(dfs.UnknownOutcome, "lost", "Retry-After", "1"), refuse(code, "too few DataNodes")))
+		err := newCaller(t, n.URL).Do(within(t, 20*time.Second), protocol.AddChunks, leader.Call{Args: []string{"u1"}})
+		wantCode(t, err, code, "too few DataNodes")
+	}
+	n := newNameNode(t, inTurn(refuse(dfs.UnknownOutcome, "lost", "Retry-After", "1"), refuse(dfs.NoSpace, "full"), answer))
+	if err := mkdir(within(t, 20*time.Second), newCaller(t, n.URL)); err != nil {
+		t.Errorf("when there is room again: %v", err)
+	}
 }
 
 func TestSlowButAliveIsWaitedFor(t *testing.T) {

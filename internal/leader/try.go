@@ -74,7 +74,7 @@ func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 		v.maybe = true
 		return v
 	}
-	return verdict{err: dfs.Errorf(dfs.Internal, "%s answered what this version does not understand: %w", baseURL, err), final: true}
+	return verdict{err: t.notUnderstood(baseURL, err), final: true}
 }
 
 // fromNameNode tells whether a NameNode answered. All say who they are, and no
@@ -296,6 +296,26 @@ func (t *task) decode(body io.Reader) error {
 	}
 	reflect.ValueOf(t.out).Elem().Set(fresh.Elem())
 	return nil
+}
+
+// notUnderstood is the error of a success that cannot be read. A change was made
+// all the same.
+func (t *task) notUnderstood(baseURL string, err error) error {
+	if t.route.Mutates() {
+		return dfs.Errorf(dfs.UnknownOutcome, "%s says that it was done, but answered what this version does not understand; look before you try again: %w", baseURL, err)
+	}
+	return dfs.Errorf(dfs.Internal, "%s answered what this version does not understand: %w", baseURL, err)
+}
+
+// inDoubt tells whether an earlier try may be carried out in spite of a refusal.
+// What the state refuses it remembers under the request ID; want of room or of
+// nodes is found before it is asked. What was allocated in vain does no harm.
+func (t *task) inDoubt(refusal error) bool {
+	if !t.maybe || t.route == protocol.CreateFile || t.route == protocol.AddChunks {
+		return false
+	}
+	code := dfs.CodeOf(refusal)
+	return code == dfs.NoSpace || code == dfs.Unavailable
 }
 
 // answeredByLeader tells whether an answer shows who leads.
