@@ -81,7 +81,12 @@ func (d *dataNodes) put(ctx context.Context, id dfs.ChunkID, targets []protocol.
 	if response.StatusCode/100 != 2 {
 		return reply, refusalOf(response)
 	}
-	if err := protocol.DecodeJSON(guard.Reader(response.Body), maxChunkAnswer, false, &reply); err != nil {
+	// The answer is short: that some of it comes is no progress, or a node could
+	// spend days on it.
+	if err := protocol.DecodeJSON(response.Body, maxChunkAnswer, false, &reply); err != nil {
+		if guard.Stalled() {
+			return reply, failureOf(ctx, guard, limit, err)
+		}
 		return reply, err
 	}
 	return reply, checkReply(reply, id, targets, data, sum)

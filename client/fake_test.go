@@ -517,6 +517,23 @@ func stalled(_ http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
+// dripping takes the request and answers for ever, a byte at a time.
+func dripping(w http.ResponseWriter, r *http.Request) bool {
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.WriteHeader(http.StatusCreated)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.Context().Done():
+			return false
+		case <-tick.C:
+			_, _ = w.Write([]byte(" "))
+			_ = http.NewResponseController(w).Flush()
+		}
+	}
+}
+
 func answerWith(data []byte) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Length", strconv.Itoa(len(data)))

@@ -225,6 +225,9 @@ func (d *dataNodes) statBatch(ctx context.Context, target protocol.Target, ids [
 	if response.StatusCode != http.StatusOK {
 		return reply, protocol.ReadError(response)
 	}
-	err = protocol.DecodeJSON(guard.Reader(response.Body), maxStatAnswer, false, &reply)
+	err = protocol.DecodeJSON(response.Body, maxStatAnswer, false, &reply) // all of it within the limit
+	if err != nil && guard.Stalled() {
+		return reply, failureOf(ctx, guard, d.stall, err)
+	}
 	return reply, err
 }

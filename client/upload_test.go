@@ -82,6 +82,7 @@ func TestOneBadDataNode(t *testing.T) {
 		"dies mid-body": func(n *fakeNode) { n.setBefore(dieMidBody) },
 		"stalls":        func(n *fakeNode) { n.setBefore(stalled) },
 		"is full":       func(n *fakeNode) { n.setBefore(refuse(dfs.NoSpace)) },
+		"drips":         func(n *fakeNode) { n.setBefore(dripping) },
 		"lies": func(n *fakeNode) {
 			n.setBefore(func(w http.ResponseWriter, _ *http.Request) bool {
 				protocol.WriteJSON(w, http.StatusCreated, protocol.ChunkReply{ID: 7, Nodes: []dfs.NodeID{"dn1", "dn2", "dn3"}})
