@@ -149,6 +149,17 @@ func within(t *testing.T, limit time.Duration) context.Context {
 	return ctx
 }
 
+// givenUpWhenAsked returns a context and a handler that ends it instead of
+// answering.
+func givenUpWhenAsked(t *testing.T) (context.Context, http.HandlerFunc) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx, func(w http.ResponseWriter, r *http.Request) {
+		cancel()
+		silence(w, r)
+	}
+}
+
 func mkdir(ctx context.Context, c *leader.Caller) error {
 	var reply protocol.PathReply
 	err := c.Do(ctx, protocol.Mkdir, leader.Call{Body: protocol.MkdirRequest{Path: "/done"}, Out: &reply})
@@ -471,6 +482,11 @@ func TestUnknownOutcome(t *testing.T) {
 	err := mkdir(within(t, time.Second), c)
 	wantCode(t, err, dfs.UnknownOutcome, "may have happened", lost.URL)
 
+	// What a NameNode said last says more than that the time was over then.
+	ctx, giveUp := givenUpWhenAsked(t)
+	c = newCaller(t, newNameNode(t, inTurn(refuse(dfs.UnknownOutcome, "lost", "Retry-After", "1"), giveUp)).URL)
+	wantCode(t, mkdir(ctx, c), dfs.UnknownOutcome, "lost")
+
 	c = newCaller(t, newNameNode(t, silence).URL)
 	err = stat(within(t, 500*time.Millisecond), c)
 	wantCode(t, err, dfs.Unavailable) // a read has no outcome
@@ -559,8 +575,9 @@ func TestAnswerThatIsNotJSON(t *testing.T) {
 // lost: it may be carried out yet. Allocations leave nothing that matters.
 func TestRefusalAfterALostAnswer(t *testing.T) {
 	for _, code := range []dfs.Code{dfs.NoSpace, dfs.Unavailable} {
-		n := newNameNode(t, inTurn(refuse(dfs.UnknownOutcome, "lost", "Retry-After", "1"), refuse(code, "the disk is full")))
-		wantCode(t, mkdir(within(t, time.Second), newCaller(t, n.URL)), dfs.UnknownOutcome, "the disk is full")
+		ctx, giveUp := givenUpWhenAsked(t)
+		n := newNameNode(t, inTurn(refuse(dfs.UnknownOutcome, "lost", "Retry-After", "1"), refuse(code, "the disk is full"), giveUp))
+		wantCode(t, mkdir(ctx, newCaller(t, n.URL)), dfs.UnknownOutcome, "the disk is full")
 
 		n.set(inTurn(refuse(dfs.UnknownOutcome, "lost", "Retry-After", "1"), refuse(code, "too few DataNodes")))
 		err := newCaller(t, n.URL).Do(within(t, 20*time.Second), protocol.AddChunks, leader.Call{Args: []string{"u1"}})

@@ -33,6 +33,7 @@ type verdict struct {
 	hint   string // base URL of the leader, or ""
 
 	stranger bool // what answered is not a NameNode
+	over     bool // the caller's time ended the try
 }
 
 // try sends the task to one NameNode and judges the answer.
@@ -101,7 +102,7 @@ func (c *Caller) stranger(baseURL string, response *http.Response) verdict {
 func (c *Caller) noAnswer(ctx context.Context, t *task, baseURL string, guard *stall.Guard, err error) verdict {
 	switch {
 	case ctx.Err() != nil: // the caller's time was over; that says nothing about the NameNode
-		return verdict{err: dfs.Errorf(dfs.Timeout, "no answer yet")}
+		return verdict{err: dfs.Errorf(dfs.Timeout, "no answer yet"), over: true}
 	case guard.Stalled():
 		c.known.silent(baseURL, time.Now())
 		err = dfs.Errorf(dfs.Timeout, "no answer within %s", t.patience())
@@ -345,10 +346,13 @@ func (t *task) failed(baseURL string, v verdict) {
 	t.last = f.reason()
 	t.mu.Unlock()
 	for i := range t.failures {
-		if t.failures[i].baseURL == baseURL {
-			t.failures[i] = f
-			return
+		if t.failures[i].baseURL != baseURL {
+			continue
 		}
+		if !v.over { // or what it said before tells more
+			t.failures[i] = f
+		}
+		return
 	}
 	t.failures = append(t.failures, f)
 }
