@@ -8,8 +8,8 @@ import (
 )
 
 // maxRequests is how many answers are remembered. A client that retries later
-// than this many mutations after its first try may repeat the effect; clients
-// give up long before.
+// than this many mutations after its first try may repeat the effect: see
+// docs/consistency.md.
 const maxRequests = 1 << 17
 
 // maxClockStep bounds, in milliseconds, how far one entry can move the clock

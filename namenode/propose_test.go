@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/leader"
@@ -168,4 +170,37 @@ func TestCommitsThatShareQuestions(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestLonelyLeaderDeniesNothing: a leader without followers that still believes
+// in itself may not know of chunks that another one has allocated. It must not
+// call a commit wrong for them, which would be the end of the upload.
+func TestLonelyLeaderDeniesNothing(t *testing.T) {
+	t.Parallel()
+	nodes := group(t, func(c *namenode.Config) {
+		if c.ID == "nn1" {
+			c.Timing.HeartbeatTimeout, c.Timing.ElectionTimeout, c.Timing.LeaderLease = 8*time.Second, 8*time.Second, 8*time.Second
+		}
+	})
+	lonely := nodes[0]
+	waitUntil(t, "nn1 leads", func() bool {
+		leads := leaderOf(nodes)
+		if leads != nil && leads != lonely {
+			leads.call(http.MethodPost, "/cluster/transfer", protocol.MemberRequest{ID: "nn1"}, nil) // until it works
+		}
+		return leads == lonely
+	})
+	allocation, commit := lonely.store(register(t, lonely, "dn1", "dn2", "dn3"), "/f", "data")
+	commit.Chunks[0].ID++
+	for _, follower := range nodes[1:] {
+		follower.stop()
+	}
+	var state protocol.LeaderReply
+	if lonely.must(http.MethodGet, "/leader", nil, &state); state.Leader == nil || state.Leader.ID != "nn1" {
+		t.Fatal("nn1 knows that it is alone: this test shows nothing")
+	}
+	_, failure := lonely.call(http.MethodPost, "/uploads/"+allocation.UploadID.String()+"/commit", commit, nil)
+	if failure.Code == "" || failure.Code == dfs.Invalid {
+		t.Errorf("%q: %s", failure.Code, failure.Message)
+	}
 }

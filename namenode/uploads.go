@@ -219,11 +219,11 @@ func committed(result fsm.Result) reply {
 }
 
 func (n *NameNode) commit(ctx context.Context, id dfs.UploadID, request dfs.RequestID, chunks []protocol.CommittedChunk) (fsm.Result, error) {
-	upload, err := n.openUpload(ctx, id)
+	upload, nodes, err := n.committing(ctx, id, chunks)
 	if err != nil {
 		return fsm.Result{}, err
 	}
-	stored, err := n.verify(ctx, &upload, chunks)
+	stored, err := n.verify(ctx, upload.Replication, nodes, chunks)
 	if err != nil {
 		return fsm.Result{}, err
 	}

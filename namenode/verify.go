@@ -23,19 +23,32 @@ const (
 	maxStatReply   = 8 << 20         // bytes
 )
 
-// verify makes sure that the chunks of a commit are part of the upload and that
-// enough of the named DataNodes hold them, durably and with the size and
-// checksum that the commit says. A client's word is not enough: what is
-// acknowledged must be there. Nodes that do not confirm are left out.
-func (n *NameNode) verify(ctx context.Context, upload *fsm.Upload, chunks []protocol.CommittedChunk) ([]fsm.StoredChunk, error) {
-	nodes, err := n.checkNamed(ctx, upload, chunks)
-	if err != nil {
-		return nil, err
-	}
+// committing returns the upload that is to be committed and the nodes that the
+// commit names, or what is wrong with it as far as the state tells.
+func (n *NameNode) committing(ctx context.Context, id dfs.UploadID, chunks []protocol.CommittedChunk) (upload fsm.Upload, nodes map[dfs.NodeID]fsm.Node, err error) {
+	err = n.confirmed(ctx, func() (err error) {
+		n.machine.Read(func(s *fsm.State) { upload, err = s.Upload(id) })
+		if err == nil {
+			nodes, err = checkNamed(&upload, chunks)
+		}
+		if err == nil {
+			err = n.lookUp(nodes)
+		}
+		return err
+	})
+	return upload, nodes, err
+}
+
+// verify makes sure that enough of the named DataNodes hold the chunks of a
+// commit, durably and with the size and checksum that the commit says. A
+// client's word is not enough: what is acknowledged must be there. Nodes that do
+// not confirm are left out.
+func (n *NameNode) verify(ctx context.Context, replication int, nodes map[dfs.NodeID]fsm.Node, chunks []protocol.CommittedChunk) ([]fsm.StoredChunk, error) {
 	inventory := n.askNodes(ctx, nodes, chunks)
 	stored := make([]fsm.StoredChunk, len(chunks))
 	for i := range chunks {
-		if stored[i], err = inventory.confirm(&chunks[i], upload.Replication); err != nil {
+		var err error
+		if stored[i], err = inventory.confirm(&chunks[i], replication); err != nil {
 			return nil, err
 		}
 	}
@@ -43,8 +56,8 @@ func (n *NameNode) verify(ctx context.Context, upload *fsm.Upload, chunks []prot
 }
 
 // checkNamed finds what is wrong with a commit without asking anyone, and
-// returns the nodes it names.
-func (n *NameNode) checkNamed(ctx context.Context, upload *fsm.Upload, chunks []protocol.CommittedChunk) (map[dfs.NodeID]fsm.Node, error) {
+// returns the IDs of the nodes it names.
+func checkNamed(upload *fsm.Upload, chunks []protocol.CommittedChunk) (map[dfs.NodeID]fsm.Node, error) {
 	ours := make(map[dfs.ChunkID]bool, len(upload.Allocated)) // true once named
 	for _, a := range upload.Allocated {
 		ours[a.ID] = false
@@ -67,7 +80,7 @@ func (n *NameNode) checkNamed(ctx context.Context, upload *fsm.Upload, chunks []
 			named[id] = fsm.Node{}
 		}
 	}
-	return named, n.confirmed(ctx, func() error { return n.lookUp(named) })
+	return named, nil
 }
 
 func (n *NameNode) lookUp(nodes map[dfs.NodeID]fsm.Node) error {
