@@ -15,7 +15,7 @@ type scan struct {
 	damaged []record // were durable once, and their data is not what was written
 	gaps    []gap    // were durable once, and it cannot be told what they were
 	torn    []gap    // were never durable, and lie before the end
-	end     int64    // of the last whole record: what follows is of no use
+	end     int64    // of the last that is whole, or was durable once: what follows is of no use
 }
 
 // gap is a part of a segment.
@@ -77,13 +77,21 @@ func (s *scan) judge(broken []record, gaps []gap, durable, size int64) {
 			gaps = append(gaps, gap{int64(rec.at), rec.end()})
 		case !rec.removed:
 			s.damaged = append(s.damaged, rec)
+			s.end = max(s.end, min(rec.end(), size))
 		}
 	}
+	var behind []gap
 	for _, g := range gaps {
-		switch {
-		case g.from < durable:
-			s.gaps = append(s.gaps, g)
-		case g.to <= s.end:
+		if g.from < durable {
+			s.gaps = append(s.gaps, gap{g.from, min(g.to, durable)})
+			s.end = max(s.end, min(g.to, durable))
+		}
+		if g.to > durable {
+			behind = append(behind, gap{max(g.from, durable), g.to})
+		}
+	}
+	for _, g := range behind {
+		if g.to <= s.end {
 			s.torn = append(s.torn, g)
 		}
 	}
