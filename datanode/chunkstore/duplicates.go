@@ -76,6 +76,7 @@ func (s *Store) settleDuplicate(contents []volumeContent, first, second found) (
 	} else if first.packed() && second.packed() && first.volume == second.volume {
 		v := s.volumes[spare.volume]
 		if err := v.segments.throwAway(spare.entry, 0); err != nil {
+			v.segments.count(spare.segment, -recordSize(int64(spare.size)), 0) // nobody needs it all the same
 			v.log.Warn("what is left of compacting a segment stays until it is compacted again", "chunk", spare.id, "error", err)
 		}
 		return good, true, nil

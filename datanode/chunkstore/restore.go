@@ -28,6 +28,13 @@ func (g *segments) wanted() (map[dfs.ChunkID]struct{}, error) {
 		return nil, err
 	}
 	defer f.Close() // only read from
+	stat, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if stat.Size() > maxRestoreFile {
+		return nil, dfs.Errorf(dfs.Invalid, "the list %s has more than %d bytes; bring back some of the chunks at a time", f.Name(), maxRestoreFile)
+	}
 	wanted := make(map[dfs.ChunkID]struct{})
 	lines := bufio.NewScanner(io.LimitReader(f, maxRestoreFile))
 	for lines.Scan() {
@@ -51,7 +58,7 @@ func (l *loading) bringBack(seg *segment, r record) error {
 	v := l.g.volume
 	data, err := v.readPacked(r.id, r.entry(seg.number, v.index))
 	var bad damage
-	if errors.As(err, &bad) {
+	if errors.As(err, &bad) || IsUnreadable(err) { // no reason not to serve the rest
 		v.log.Error("a removed chunk cannot be brought back", "chunk", r.id, "error", err)
 		return nil
 	}
@@ -65,6 +72,30 @@ func (l *loading) bringBack(seg *segment, r record) error {
 	if err := v.disk.replace(temp, v.path(r.id)); err != nil {
 		return unreadable(v.dir, err)
 	}
+	l.mu.Lock()
+	l.back[shardOf(r.id)] = true
+	l.mu.Unlock()
 	v.log.Warn("a removed chunk has been brought back", "chunk", r.id)
+	return nil
+}
+
+// endRestoring removes the list when what it names is durable: until then it is
+// all that tells of it.
+func (l *loading) endRestoring() error {
+	v := l.g.volume
+	if l.restore == nil {
+		return nil
+	}
+	for shard, back := range l.back {
+		if !back {
+			continue
+		}
+		if err := v.disk.syncDir(v.shardDir(shard)); err != nil {
+			return unreadable(v.dir, err)
+		}
+	}
+	if err := v.disk.remove(filepath.Join(l.g.dir(), restoreFile)); err != nil {
+		return unreadable(v.dir, err)
+	}
 	return nil
 }

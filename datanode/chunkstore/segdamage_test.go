@@ -4,6 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -97,5 +101,108 @@ func TestDamagedHeaderBeforeTheSegmentIsSealed(t *testing.T) {
 	s = openPackedIn(t, nil, testKeep, segmentSize, dir)
 	if _, held := s.Stat(2); held || s.Totals().Count != 3 {
 		t.Errorf("%d held", s.Totals().Count)
+	}
+}
+
+// Whoever asks how the directories are doing may ask while they are read.
+func TestVolumesWhileSegmentsAreRead(t *testing.T) {
+	dir := t.TempDir()
+	s := openPackedIn(t, nil, 0, 100_000, dir)
+	var writers sync.WaitGroup
+	for w := range dfs.ChunkID(100) {
+		writers.Go(func() {
+			for id := range dfs.ChunkID(200) {
+				if err := putBytes(s, w*200+id+1, 1); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	shutdown(t, s)
+	s, err := Open(Config{Dirs: []string{dir}, NodeID: "dn1", Reserve: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shutdown(t, s)
+	for loading := true; loading; {
+		select {
+		case <-s.Loaded():
+			loading = false
+		default:
+			s.Volumes()
+		}
+	}
+	if err := s.Ready(); err != nil {
+		t.Error(err)
+	}
+	checkCounts(t, s)
+}
+
+// A damaged chunk that cannot be put into quarantine keeps its segment, and no
+// other from being compacted.
+func TestQuarantineFailsWhileCompacting(t *testing.T) {
+	dir := t.TempDir()
+	s := openPackedIn(t, func(op Op, path string) error {
+		if op == OpCreate && strings.Contains(path, "quarantine") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}, 0, 10_000, dir)
+	for id := range dfs.ChunkID(30) {
+		mustPutBytes(t, s, id+1, 1000)
+	}
+	first, _ := s.ledger.held.Get(1)
+	second, _ := s.ledger.held.Get(11)
+	if first.segment == second.segment {
+		t.Fatal("the chunks are in one segment")
+	}
+	damageFile(t, segmentFiles(t, dir, segmentSuffix)[0], int64(first.at)+recordHead+5)
+	for _, id := range ids(2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15) {
+		if err := s.Remove(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 4 {
+		s.Compact(t.Context())
+	}
+	if s.volumes[0].segments.lookup(second.segment) != nil {
+		t.Error("the second segment was not compacted")
+	}
+	if s.volumes[0].segments.lookup(first.segment) == nil {
+		t.Error("the damaged bytes are lost")
+	}
+}
+
+// That there is no room in quarantine is no reason not to serve the rest.
+func TestDamageFoundOnAFullDisk(t *testing.T) {
+	for name, at := range map[string]int64{"data": recordHead + 50, "header": 9} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path, records := writeSegment(t, dir, []int{1000}, []int{1000}, []int{1000})
+			damageFile(t, path, int64(records[1].at)+at)
+			var full atomic.Bool
+			full.Store(true)
+			hook := func(op Op, path string) error {
+				if full.Load() && op == OpCreate && strings.Contains(path, "quarantine") {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			for range 2 {
+				s := openPackedIn(t, hook, 0, segmentSize, dir)
+				checkBytes(t, s, 1, 1000)
+				checkBytes(t, s, 3, 1000)
+				if n := s.Totals().Count; n != 2 {
+					t.Errorf("%d held", n)
+				}
+				shutdown(t, s)
+			}
+			full.Store(false)
+			shutdown(t, openPackedIn(t, hook, 0, segmentSize, dir))
+			if kept, err := filepath.Glob(filepath.Join(dir, "quarantine", "*")); err != nil || len(kept) != 1 {
+				t.Errorf("in quarantine: %v, %v", kept, err)
+			}
+		})
 	}
 }
