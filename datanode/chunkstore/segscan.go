@@ -34,6 +34,7 @@ func (n segmentName) scanSegment(r io.ReaderAt, size int64, sealed bool, moved f
 	}
 	var broken []record
 	var gaps []gap
+	known := int64(segmentHead) // the end of the last header that is one
 	for at := int64(segmentHead); at+recordHead <= size; {
 		head, err := w.read(at, recordHead)
 		if err != nil {
@@ -42,9 +43,10 @@ func (n segmentName) scanSegment(r io.ReaderAt, size int64, sealed bool, moved f
 		rec, since, ok := n.decodeHeader(head, uint32(at))
 		if !ok {
 			at += recordAlign
-			gaps = widen(gaps, head, at)
+			gaps = widen(gaps, head, known, at)
 			continue
 		}
+		known = int64(rec.at) + recordHead
 		durable = max(durable, min(int64(since), int64(rec.at)))
 		if rec.end() > size {
 			broken = append(broken, rec)
@@ -98,12 +100,13 @@ func (s *scan) judge(broken []record, gaps []gap, durable, size int64) {
 }
 
 // widen notes that the 8 bytes up to end, at the beginning of head, are of no
-// known record. Zeros were never written.
-func widen(gaps []gap, head []byte, end int64) []gap {
+// known record. Zeros by themselves were never written. What lies between two
+// known headers is one gap: data with many zeros would be thousands.
+func widen(gaps []gap, head []byte, known, end int64) []gap {
 	if binary.LittleEndian.Uint64(head) == 0 {
 		return gaps
 	}
-	if n := len(gaps); n > 0 && end-gaps[n-1].to <= recordHead {
+	if n := len(gaps); n > 0 && gaps[n-1].from >= known {
 		gaps[n-1].to = end
 		return gaps
 	}
