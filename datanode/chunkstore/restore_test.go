@@ -2,6 +2,7 @@ package chunkstore
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
@@ -113,5 +116,18 @@ func TestListOfTooManyChunks(t *testing.T) {
 	}
 	if _, err := os.Stat(list); err != nil {
 		t.Error(err)
+	}
+}
+
+// Bringing back much takes long, and must not look as if the disk hung.
+func TestBringingBackShowsSignsOfLife(t *testing.T) {
+	dir := t.TempDir()
+	const count = 30
+	removedChunks(t, dir, count)
+	v := newVolume(dir, Config{}, hclog.NewNullLogger())
+	moves := atomic.Int64{}
+	err := v.segments.examine(t.Context(), &volumeContent{volume: v}, func() { moves.Add(1) })
+	if err = errors.Join(err, v.segments.close()); err != nil || moves.Load() < count {
+		t.Errorf("%d signs of life, %v", moves.Load(), err)
 	}
 }
