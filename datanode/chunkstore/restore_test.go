@@ -111,7 +111,7 @@ func TestListOfTooManyChunks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer shutdown(t, s)
-	if err := s.WaitLoaded(t.Context()); dfs.CodeOf(err) != dfs.Invalid {
+	if err := s.WaitLoaded(t.Context()); dfs.CodeOf(err) != dfs.Invalid || !strings.Contains(err.Error(), "at a time") {
 		t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(list); err != nil {
@@ -129,5 +129,34 @@ func TestBringingBackShowsSignsOfLife(t *testing.T) {
 	err := v.segments.examine(t.Context(), &volumeContent{volume: v}, func() { moves.Add(1) })
 	if err = errors.Join(err, v.segments.close()); err != nil || moves.Load() < count {
 		t.Errorf("%d signs of life, %v", moves.Load(), err)
+	}
+}
+
+// What does not fit on the disk is brought back by a later start, and the others
+// are served meanwhile.
+func TestNoRoomToBringChunksBack(t *testing.T) {
+	dir := t.TempDir()
+	list := removedChunks(t, dir, 3)
+	var full atomic.Bool
+	full.Store(true)
+	hook := func(op Op, path string) error {
+		if full.Load() && op == OpWrite && strings.Contains(path, "/tmp/000") {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	s := openPackedIn(t, hook, testKeep, segmentSize, dir)
+	checkBytes(t, s, 4, 1000)
+	if _, err := os.Stat(list); err != nil {
+		t.Error(err)
+	}
+	shutdown(t, s)
+	full.Store(false)
+	s = openPackedIn(t, hook, testKeep, segmentSize, dir)
+	for _, id := range ids(1, 2, 3, 4) {
+		checkBytes(t, s, id, 1000)
+	}
+	if _, err := os.Stat(list); !isMissing(err) {
+		t.Errorf("the list is still there: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +32,9 @@ type loading struct {
 
 	mu      sync.Mutex // guards what follows
 	content *volumeContent
-	back    [shardCount]bool // which directories have got chunks that were brought back
+	back    [shardCount]bool         // which directories have got chunks that were brought back
+	full    bool                     // the disk has no room for all of them
+	missing map[dfs.ChunkID]struct{} // those of restore that were not found
 }
 
 // examine finds out what the segments hold. Where there is a good index the
@@ -42,9 +45,14 @@ func (g *segments) examine(ctx context.Context, content *volumeContent, moved fu
 		return err
 	}
 	l := &loading{g: g, content: content}
-	if l.restore, err = g.wanted(); err != nil {
+	l.restore, err = g.wanted()
+	if dfs.CodeOf(err) == dfs.Invalid {
+		return err // it says all
+	}
+	if err != nil {
 		return unreadable(g.volume.dir, err)
 	}
+	l.missing = maps.Clone(l.restore)
 	// What the last process has unlinked must not come back: its number may be
 	// used again.
 	if err := g.volume.disk.syncDir(g.dir()); err != nil {
