@@ -206,3 +206,36 @@ func TestDamageFoundOnAFullDisk(t *testing.T) {
 		})
 	}
 }
+
+// A process that was short of files or memory for a moment compacts later.
+func TestCompactionAfterAShortage(t *testing.T) {
+	for _, suffix := range []string{indexSuffix, segmentSuffix} {
+		t.Run(suffix, func(t *testing.T) {
+			dir := t.TempDir()
+			var short atomic.Bool
+			s := openPackedIn(t, func(op Op, path string) error {
+				if short.Load() && op == OpRead && strings.HasSuffix(path, suffix) {
+					return syscall.ENOMEM
+				}
+				return nil
+			}, 0, 10_000, dir)
+			for id := range dfs.ChunkID(20) {
+				mustPutBytes(t, s, id+1, 1000)
+			}
+			first, _ := s.ledger.held.Get(1)
+			for id := range dfs.ChunkID(6) {
+				if err := s.Remove(id + 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			short.Store(true)
+			s.Compact(t.Context())
+			short.Store(false)
+			s.Compact(t.Context())
+			if s.volumes[0].segments.lookup(first.segment) != nil {
+				t.Error("the segment is not compacted")
+			}
+			checkBytes(t, s, 7, 1000)
+		})
+	}
+}
