@@ -228,6 +228,17 @@ func FuzzScan(f *testing.F) {
 			}
 			end = r.end()
 		}
+		for _, r := range s.damaged {
+			end = max(end, min(r.end(), int64(len(content))))
+		}
+		for _, g := range s.gaps {
+			end = max(end, g.to)
+		}
+		for _, g := range s.torn {
+			if g.from >= g.to || g.to > s.end {
+				t.Fatalf("%+v is to be wiped out, and the end is %d", g, s.end)
+			}
+		}
 		if s.end != end || s.end > max(segmentHead, int64(len(content))) {
 			t.Fatalf("the end is %d", s.end)
 		}
