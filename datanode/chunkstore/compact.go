@@ -182,7 +182,9 @@ func (s *Store) compact(ctx context.Context, v *volume, seg *segment) error {
 		return err
 	})
 	if err != nil {
-		g.setAside(seg)
+		if !isPassing(err) {
+			g.setAside(seg)
+		}
 		return err
 	}
 	for rest := records; len(rest) > 0; {
@@ -326,9 +328,16 @@ func (s *Store) readToMove(v *volume, segment uint32, r record) (*packedWrite, e
 		_ = s.condemn(r.id, e.place, err) // it says what was known
 		return nil, nil
 	}
+	if isPassing(err) {
+		return nil, readError(r.id, err)
+	}
 	s.readFailed(v, spotOf(r.id, e.place), err)
 	return nil, nil
 }
+
+// isPassing tells whether err says nothing of the segment: it can be compacted
+// another time.
+func isPassing(err error) bool { return isShortage(err) || errors.As(err, new(*noAnswer)) }
 
 // recordsOf lists what a sealed segment had when it was sealed.
 func (g *segments) recordsOf(seg *segment) ([]record, error) {

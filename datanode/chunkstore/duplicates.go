@@ -75,7 +75,9 @@ func (s *Store) settleDuplicate(contents []volumeContent, first, second found) (
 		}
 	} else if first.packed() && second.packed() && first.volume == second.volume {
 		v := s.volumes[spare.volume]
-		if err := v.segments.throwAway(spare.entry, 0); err != nil {
+		err := v.settling("remove what compacting has left", func() error { return v.segments.throwAway(spare.entry, 0) })
+		if err != nil {
+			v.segments.count(spare.segment, -recordSize(int64(spare.size)), 0) // nobody needs it all the same
 			v.log.Warn("what is left of compacting a segment stays until it is compacted again", "chunk", spare.id, "error", err)
 		}
 		return good, true, nil
@@ -89,9 +91,19 @@ func (s *Store) settleDuplicate(contents []volumeContent, first, second found) (
 func (s *Store) drop(f found, why string) {
 	v := s.volumes[f.volume]
 	v.log.Warn("one of several files of a chunk goes into quarantine", "chunk", f.id, "why", why)
-	if err := v.moveAway(f.id, f.entry); err != nil {
+	err := v.settling("put a chunk into quarantine", func() error { return v.moveAway(f.id, f.entry) })
+	if err != nil {
 		v.log.Error("it could not be put there and stays where it is", "chunk", f.id, "error", err)
 	}
+}
+
+// settling does something to a chunk that is not held. A disk that does not
+// answer costs the start its patience once: what is not done stays as it is.
+func (v *volume) settling(what string, do func() error) error {
+	if !v.answers() {
+		return &noAnswer{what}
+	}
+	return v.within(loadTimeout, what, do)
 }
 
 // damaged reads a chunk wholly. One that the disk does not let be read is no

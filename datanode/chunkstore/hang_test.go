@@ -1,6 +1,7 @@
 package chunkstore
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -383,6 +384,42 @@ func TestStartHangs(t *testing.T) {
 		}
 		close(h.goOn)
 		synctest.Wait()
+		checkAnswers(t, "", 0, s.Close)
+	})
+}
+
+// Nor for one that hangs when a second copy is to be moved away.
+func TestSettlingDuplicatesHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		top := t.TempDir()
+		dirs := []string{filepath.Join(top, "a"), filepath.Join(top, "b")}
+		shutdown(t, openPackedIn(t, nil, 0, segmentSize, dirs...))
+		for _, dir := range dirs {
+			s := openPackedIn(t, nil, 0, segmentSize, dir)
+			for id := range dfs.ChunkID(3) {
+				mustPutBytes(t, s, id+1, 100)
+			}
+			shutdown(t, s)
+		}
+		h := &hanging{dir: filepath.Join(dirs[1], "quarantine"), op: OpCreate, goOn: make(chan struct{})}
+		h.on.Store(true)
+		s, err := Open(Config{Dirs: dirs, NodeID: "dn1", Reserve: 1, Hook: h.hook})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*loadTimeout)
+		defer cancel()
+		if err := s.WaitLoaded(ctx); err != nil {
+			t.Error(err)
+		}
+		checkStalled(t, s, true)
+		h.on.Store(false)
+		close(h.goOn)
+		synctest.Wait()
+		checkStalled(t, s, false)
+		for id := range dfs.ChunkID(3) {
+			checkAnswers(t, "", 0, func() error { return s.Verify(id + 1) })
+		}
 		checkAnswers(t, "", 0, s.Close)
 	})
 }

@@ -64,12 +64,16 @@ func (g *segments) markHeader(seg *segment, at uint32) error {
 			err = disk.writeAt(f, binary.LittleEndian.AppendUint32(nil, sum), int64(at)+sumOffset)
 		}
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	err = errors.Join(err, f.Close())
+	var bad damage
+	if err != nil && !errors.As(err, &bad) {
 		return err
 	}
+	// Also of a header that is damaged: the index, when there is one, must not
+	// have the record.
 	i, found := slices.BinarySearchFunc(seg.records, at, func(r record, at uint32) int { return cmp.Compare(r.at, at) })
 	if found {
 		seg.records[i].removed = true
 	}
-	return nil
+	return err
 }

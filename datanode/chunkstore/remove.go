@@ -119,8 +119,14 @@ func (v *volume) moveAway(id dfs.ChunkID, e entry) error {
 }
 
 // copyAway writes what can be read of a packed chunk to a chunk file in
-// quarantine, and removes the record.
-func (v *volume) copyAway(id dfs.ChunkID, e entry) error {
+// quarantine, and removes the record. When that fails the segment stays, with
+// the only copy of the damaged bytes: compacting would not end with it.
+func (v *volume) copyAway(id dfs.ChunkID, e entry) (err error) {
+	defer func() {
+		if seg := v.segments.lookup(e.segment); err != nil && seg != nil {
+			v.segments.setAside(seg)
+		}
+	}()
 	data, err := v.readPacked(id, e)
 	var bad damage
 	switch {

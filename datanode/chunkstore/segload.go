@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +32,9 @@ type loading struct {
 
 	mu      sync.Mutex // guards what follows
 	content *volumeContent
+	back    [shardCount]bool         // which directories have got chunks that were brought back
+	full    bool                     // the disk has no room for all of them
+	missing map[dfs.ChunkID]struct{} // those of restore that were not found
 }
 
 // examine finds out what the segments hold. Where there is a good index the
@@ -41,9 +45,14 @@ func (g *segments) examine(ctx context.Context, content *volumeContent, moved fu
 		return err
 	}
 	l := &loading{g: g, content: content}
-	if l.restore, err = g.wanted(); err != nil {
+	l.restore, err = g.wanted()
+	if dfs.CodeOf(err) == dfs.Invalid {
+		return err // it says all
+	}
+	if err != nil {
 		return unreadable(g.volume.dir, err)
 	}
+	l.missing = maps.Clone(l.restore)
 	// What the last process has unlinked must not come back: its number may be
 	// used again.
 	if err := g.volume.disk.syncDir(g.dir()); err != nil {
@@ -65,12 +74,7 @@ func (g *segments) examine(ctx context.Context, content *volumeContent, moved fu
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	if l.restore != nil {
-		if err := g.volume.disk.remove(filepath.Join(g.dir(), restoreFile)); err != nil {
-			return unreadable(g.volume.dir, err)
-		}
-	}
-	return nil
+	return l.endRestoring()
 }
 
 // estimate says how many chunks there may be, by the length of the indexes: to
@@ -140,6 +144,14 @@ func (l *loading) load(name segmentName, last bool, moved func()) error {
 	if found.indexed == 0 {
 		seg.records = found.records
 	}
+	for _, r := range found.records {
+		if !r.removed {
+			seg.live += r.length()
+		}
+	}
+	for _, r := range found.damaged {
+		seg.live += r.length() // until it is in quarantine
+	}
 	g.mu.Lock()
 	g.known[name.number] = seg
 	g.mu.Unlock()
@@ -147,29 +159,48 @@ func (l *loading) load(name segmentName, last bool, moved func()) error {
 		g.unlink(seg)
 		return nil
 	}
-	if !found.wasIndexed {
+	kept, err := l.keepDamaged(seg, found, moved)
+	if err != nil {
+		return err
+	}
+	if !found.wasIndexed && kept { // or else the next start is to find it again
 		if err := g.writeIndex(seg, found.records); err != nil {
 			v.log.Warn("a segment has no index until the next start", "segment", name, "error", err)
 		}
 	}
-	for _, r := range found.records {
-		if !r.removed {
-			seg.live += r.length()
-		}
-	}
+	return l.take(seg, found, moved)
+}
+
+// keepDamaged puts what is damaged in a segment into quarantine. When the disk is
+// full it stays where it is: that is no reason not to serve the rest.
+func (l *loading) keepDamaged(seg *segment, found segmentContent, moved func()) (kept bool, err error) {
+	g, v := l.g, l.g.volume
+	kept = true
 	for _, r := range found.damaged {
-		v.log.Error("a damaged chunk goes into quarantine", "chunk", r.id, "why", "its record is damaged", "segment", name)
-		seg.live += r.length()
-		if err := v.moveAway(r.id, r.entry(name.number, v.index)); err != nil {
-			return err
+		moved()
+		v.log.Error("a damaged chunk goes into quarantine", "chunk", r.id, "why", "its record is damaged", "segment", seg.segmentName)
+		err := v.moveAway(r.id, r.entry(seg.number, v.index))
+		if err != nil && !isFull(err) {
+			return false, err
+		}
+		if err != nil {
+			v.log.Error("it could not be put there and stays where it is until the next start", "chunk", r.id, "error", err)
+			kept = false
 		}
 	}
 	for _, gap := range found.gaps {
-		if err := g.keepGap(seg, gap); err != nil {
-			return unreadable(v.dir, err)
+		moved()
+		err := g.keepGap(seg, gap)
+		if err != nil && !isFull(err) {
+			return false, unreadable(v.dir, err)
+		}
+		if err != nil {
+			v.log.Error("it could not be put there and stays where it is until the next start", "segment", seg.segmentName, "error", err)
+			g.setAside(seg)
+			kept = false
 		}
 	}
-	return l.take(seg, found)
+	return kept, nil
 }
 
 // keepGap copies a part of a segment of which nothing is known into quarantine.
@@ -191,10 +222,11 @@ func (g *segments) keepGap(seg *segment, gap gap) error {
 }
 
 // take notes what a segment holds, and what of it is in the trash.
-func (l *loading) take(seg *segment, s segmentContent) error {
+func (l *loading) take(seg *segment, s segmentContent, moved func()) error {
 	trash := waiting{segment: seg.number, since: time.Now()}
 	for _, r := range s.records {
 		if _, wanted := l.restore[r.id]; r.removed && wanted {
+			moved()
 			if err := l.bringBack(seg, r); err != nil {
 				return err
 			}

@@ -15,7 +15,7 @@ type scan struct {
 	damaged []record // were durable once, and their data is not what was written
 	gaps    []gap    // were durable once, and it cannot be told what they were
 	torn    []gap    // were never durable, and lie before the end
-	end     int64    // of the last whole record: what follows is of no use
+	end     int64    // of the last that is whole, or was durable once: what follows is of no use
 }
 
 // gap is a part of a segment.
@@ -34,6 +34,7 @@ func (n segmentName) scanSegment(r io.ReaderAt, size int64, sealed bool, moved f
 	}
 	var broken []record
 	var gaps []gap
+	known := int64(segmentHead) // the end of the last header that is one
 	for at := int64(segmentHead); at+recordHead <= size; {
 		head, err := w.read(at, recordHead)
 		if err != nil {
@@ -42,9 +43,10 @@ func (n segmentName) scanSegment(r io.ReaderAt, size int64, sealed bool, moved f
 		rec, since, ok := n.decodeHeader(head, uint32(at))
 		if !ok {
 			at += recordAlign
-			gaps = widen(gaps, head, at)
+			gaps = widen(gaps, head, known, at)
 			continue
 		}
+		known = int64(rec.at) + recordHead
 		durable = max(durable, min(int64(since), int64(rec.at)))
 		if rec.end() > size {
 			broken = append(broken, rec)
@@ -77,25 +79,34 @@ func (s *scan) judge(broken []record, gaps []gap, durable, size int64) {
 			gaps = append(gaps, gap{int64(rec.at), rec.end()})
 		case !rec.removed:
 			s.damaged = append(s.damaged, rec)
+			s.end = max(s.end, min(rec.end(), size))
 		}
 	}
+	var behind []gap
 	for _, g := range gaps {
-		switch {
-		case g.from < durable:
-			s.gaps = append(s.gaps, g)
-		case g.to <= s.end:
+		if g.from < durable {
+			s.gaps = append(s.gaps, gap{g.from, min(g.to, durable)})
+			s.end = max(s.end, min(g.to, durable))
+		}
+		if g.to > durable {
+			behind = append(behind, gap{max(g.from, durable), g.to})
+		}
+	}
+	for _, g := range behind {
+		if g.to <= s.end {
 			s.torn = append(s.torn, g)
 		}
 	}
 }
 
 // widen notes that the 8 bytes up to end, at the beginning of head, are of no
-// known record. Zeros were never written.
-func widen(gaps []gap, head []byte, end int64) []gap {
+// known record. Zeros by themselves were never written. What lies between two
+// known headers is one gap: data with many zeros would be thousands.
+func widen(gaps []gap, head []byte, known, end int64) []gap {
 	if binary.LittleEndian.Uint64(head) == 0 {
 		return gaps
 	}
-	if n := len(gaps); n > 0 && end-gaps[n-1].to <= recordHead {
+	if n := len(gaps); n > 0 && gaps[n-1].from >= known {
 		gaps[n-1].to = end
 		return gaps
 	}

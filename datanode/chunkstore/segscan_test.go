@@ -121,6 +121,27 @@ func TestScanTellsDamageFromATornTail(t *testing.T) {
 	}
 }
 
+// What is left of one record is one gap, however many zeros its data has: each
+// gap becomes a file.
+func TestSparseDataIsOneGap(t *testing.T) {
+	content, _ := makeSegment([]int{100}, []int{100})
+	data := make([]byte, dfs.BlockSize)
+	for at := 0; at < len(data); at += 64 {
+		data[at] = 1
+	}
+	sparse := record{id: 9, at: uint32(len(content)), size: dfs.BlockSize, crc: dfs.ChecksumOf(data)}
+	content = testSegment.appendRecord(content, sparse, sparse.at, data)
+	next := record{id: 10, at: uint32(len(content)), size: 64, crc: dfs.ChecksumOf(data[:64])}
+	content = testSegment.appendRecord(content, next, next.at, data[:64])
+	content[sparse.at+9] ^= 0x10
+	for _, sealed := range []bool{true, false} {
+		s := scanAll(t, content, sealed)
+		if len(s.gaps) != 1 || s.gaps[0].from != int64(sparse.at) || s.gaps[0].to > sparse.end() || !slices.Equal(idsOf(s.records), ids(1, 2, 10)) {
+			t.Errorf("%d gaps, %v held", len(s.gaps), idsOf(s.records))
+		}
+	}
+}
+
 // A segment that somebody has stored as a file is no source of records.
 func TestRecordsInsideAChunk(t *testing.T) {
 	inner, _ := makeSegment([]int{10, 20, 30})
@@ -206,6 +227,17 @@ func FuzzScan(f *testing.F) {
 				t.Fatalf("%+v in %d bytes", r, len(content))
 			}
 			end = r.end()
+		}
+		for _, r := range s.damaged {
+			end = max(end, min(r.end(), int64(len(content))))
+		}
+		for _, g := range s.gaps {
+			end = max(end, g.to)
+		}
+		for _, g := range s.torn {
+			if g.from >= g.to || g.to > s.end {
+				t.Fatalf("%+v is to be wiped out, and the end is %d", g, s.end)
+			}
 		}
 		if s.end != end || s.end > max(segmentHead, int64(len(content))) {
 			t.Fatalf("the end is %d", s.end)
