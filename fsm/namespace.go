@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -156,17 +157,26 @@ func (s *State) firstChild(dir uint64) *inode {
 	return first
 }
 
-// pathOf returns where a directory is; ok is false when it was deleted.
+// pathOf returns where a directory is; ok is false when it was deleted. Renames
+// can make the path much longer than one that a caller may give.
 func (s *State) pathOf(dir uint64) (path string, ok bool) {
+	var few [16]string
+	names, length := few[:0], 0 // from the end to the beginning
 	for dir != rootInode {
 		n, found := s.dirs.Get(dir)
 		if !found {
 			return "", false
 		}
-		path = "/" + n.name + path
+		names, length = append(names, n.name), length+1+len(n.name)
 		dir = n.parent
 	}
-	return path, true
+	var text strings.Builder
+	text.Grow(length)
+	for _, name := range slices.Backward(names) {
+		text.WriteByte('/')
+		text.WriteString(name)
+	}
+	return text.String(), true
 }
 
 func (c *Mkdir) apply(s *State) (Result, error) {

@@ -417,3 +417,25 @@ func TestWalkOfFrozenState(t *testing.T) {
 		return true
 	})
 }
+
+// TestDeepDirectory: renames make directories deeper than any path can say. To
+// find out where one lies is part of a commit, for which all others wait, so
+// that takes no more than the path is long, several times over.
+func TestDeepDirectory(t *testing.T) {
+	r := newRig(t)
+	const depth, rounds = 200, 4
+	part := strings.Repeat("/d", depth)
+	r.nodes(3)
+	r.must(&Mkdir{Path: r.path("/last" + part), Parents: true})
+	u := r.begin("/last"+part+"/file", 1)
+	for range rounds {
+		r.must(&Mkdir{Path: r.path("/next" + part), Parents: true})
+		r.must(&Rename{From: r.path("/last"), To: r.path("/next" + part + "/last")})
+		r.must(&Rename{From: r.path("/next"), To: r.path("/last")})
+	}
+	before := memoryTaken()
+	result, err := r.apply(u.commit())
+	if cost, length := memoryTaken()-before, uint64(len(result.Path)); err != nil || length < 2*depth*rounds || cost > 50*length {
+		t.Fatalf("the commit of a path of %d bytes took %d bytes of memory, %v", length, cost, err)
+	}
+}

@@ -3,6 +3,7 @@ package namenode
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/dfs-go/dfs-go/fsm"
@@ -79,6 +80,11 @@ func checkHeartbeat(request *protocol.HeartbeatRequest) (err error) {
 	}
 	if max(len(request.Added), len(request.Removed), len(request.Corrupt)) > dfs.MaxChunksPerReport {
 		return dfs.Errorf(dfs.TooLarge, "a heartbeat lists at most %d changes of a kind", dfs.MaxChunksPerReport)
+	}
+	for _, ids := range [][]dfs.ChunkID{request.Added, request.Removed, request.Corrupt, request.Chunks} {
+		if slices.Contains(ids, 0) { // the log cannot hold it, nor what shares an entry with it
+			return dfs.Errorf(dfs.Invalid, "a heartbeat lists null where a chunk ID is needed")
+		}
 	}
 	return checkPage(request.Inventory)
 }

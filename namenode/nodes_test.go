@@ -1,6 +1,8 @@
 package namenode_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -137,6 +139,31 @@ func TestHeartbeatShortForm(t *testing.T) {
 	register(t, n, "dn1")
 	if failure := beat(`{"id":"dn1","chunks":[],"capacity":1000}`); failure.Code != dfs.Conflict || !strings.Contains(failure.Message, "incarnation") {
 		t.Fatalf("a short heartbeat for a node that sends long ones: %+v", failure)
+	}
+}
+
+// TestNullChunkIDs: JSON's null leaves an ID zero, which the log cannot hold. The
+// reports of all DataNodes, and other changes, share log entries.
+func TestNullChunkIDs(t *testing.T) {
+	n := single(t)
+	node := register(t, n, "dn1")["dn1"]
+	node.heartbeat.Seq++
+	long, err := json.Marshal(node.heartbeat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bodies := []string{
+		`{"id":"old","chunks":[null],"capacity":1000}`,
+		`{"id":"old","chunks":["0000000000000001",null],"capacity":1000}`,
+	}
+	for _, list := range []string{"added", "removed", "corrupt"} {
+		bodies = append(bodies, fmt.Sprintf(`%s,"%s":[null]}`, bytes.TrimSuffix(long, []byte("}")), list))
+	}
+	for _, body := range bodies {
+		_, failure := n.call(http.MethodPost, "/heartbeat", body, nil)
+		if failure.Code != dfs.Invalid || !strings.Contains(failure.Message, "chunk ID") {
+			t.Errorf("%s: %+v", body, failure)
+		}
 	}
 }
 

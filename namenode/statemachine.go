@@ -87,16 +87,20 @@ type frozenState struct {
 func (f *frozenState) Release() {}
 
 // Persist writes the snapshot to sink and, when that is safe, puts the same
-// documents in the place of those in the meta-dir.
+// documents in the place of those in the meta-dir. When it fails, it gives back
+// the room that it took: it may have failed for want of it.
 func (f *frozenState) Persist(sink raft.SnapshotSink) error {
 	err := f.persist(sink)
 	if err != nil {
-		return errors.Join(err, sink.Cancel())
+		return errors.Join(err, sink.Cancel(), f.discard())
 	}
-	if err := sink.Close(); err != nil {
-		return err
+	if err = sink.Close(); err == nil {
+		err = f.publish()
 	}
-	return f.publish()
+	if err != nil {
+		return errors.Join(err, f.discard())
+	}
+	return nil
 }
 
 func (f *frozenState) documents() []struct {
@@ -148,6 +152,16 @@ func addFile(archive *tar.Writer, name, path string) error {
 		_, err = io.Copy(archive, file)
 	}
 	return errors.Join(err, file.Close())
+}
+
+// discard removes what was spooled, if anything.
+func (f *frozenState) discard() (err error) {
+	for _, document := range f.documents() {
+		if failed := os.Remove(f.spool(document.name)); !errors.Is(failed, os.ErrNotExist) {
+			err = errors.Join(err, failed)
+		}
+	}
+	return err
 }
 
 // publish makes the spooled documents the newest plain pair.

@@ -32,7 +32,11 @@ func ParseBaseURL(s string) (string, error) {
 	if _, err := ParseHostPort(host); err != nil {
 		return fail("host or port is not valid")
 	}
-	return "http://" + host, nil
+	base := "http://" + host
+	if len(base) > MaxURLLength {
+		return fail("it is too long")
+	}
+	return base, nil
 }
 
 // ParseHostPort accepts host:port with a name or an IP address (of version 6 in

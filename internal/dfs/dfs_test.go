@@ -99,6 +99,7 @@ func TestParseBaseURL(t *testing.T) {
 		"http://host:65536", "http://host:x", "http://host:-1", "http://user@host:80", "http://user:pw@host:80", "http://host:80/path",
 		"http://host:80//", "http://host:80?x=1", "http://host:80?", "http://host:80#x", "http://host:80#", "http:host:80", "http://ho st:80",
 		"http://host\n:80", "http://hö:80", "http://[fe80::1%25eth0]:80", "http://a,http://b", "http://" + strings.Repeat("h", dfs.MaxURLLength) + ":80",
+		"http://" + strings.Repeat("h", dfs.MaxURLLength-len("http://")), // too long with its port
 	}
 	for _, text := range bad {
 		if got, err := dfs.ParseBaseURL(text); dfs.CodeOf(err) != dfs.Invalid || got != "" {

@@ -40,6 +40,9 @@ func ParsePath(text string) (Path, error) {
 		}
 		depth++
 	}
+	if len(inner) >= MaxPathLength { // the text had no slash in front
+		return Path{}, Errorf(Invalid, "the path is %d bytes long with its leading slash; at most %d are allowed", 1+len(inner), MaxPathLength)
+	}
 	if depth > MaxPathDepth {
 		return Path{}, Errorf(Invalid, "the path is %d directories deep; at most %d are allowed", depth, MaxPathDepth)
 	}

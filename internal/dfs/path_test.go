@@ -13,6 +13,7 @@ func TestParsePath(t *testing.T) {
 	long := strings.Repeat("x", dfs.MaxNameLength)
 	deep := strings.Repeat("/d", dfs.MaxPathDepth)
 	longest := strings.Repeat("/"+long, dfs.MaxPathLength/(dfs.MaxNameLength+1))
+	nearly := longest[:len(longest)-2] // room for a slash and a name
 	good := map[string]string{
 		"/":                 "/",
 		"/a":                "/a",
@@ -41,7 +42,13 @@ func TestParsePath(t *testing.T) {
 			t.Errorf("%.40q: %q, %v; want %q", text, p, err, want)
 		}
 	}
+	// Without its slash the text is as long as a path may be; with it, the path is longer.
+	slashless := nearly[1:] + "/xy"
+	if len(slashless) != dfs.MaxPathLength {
+		t.Fatalf("%d bytes", len(slashless))
+	}
 	bad := []string{
+		slashless,
 		"", "//", "///", "//a", "a//b", "/a//", "/a//b", ".", "..", "/.", "/..", "/a/.", "/a/..", "/a/../b", "../a", "/a/./b",
 		"/\x00", "/a\n", "/a\x7f", "/\u0085", "/\xff", "/a\xc3", "/" + long + "x", deep + "/d", longest + "/" + long,
 	}
