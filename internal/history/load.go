@@ -28,15 +28,20 @@ type Load struct {
 
 var kinds = []Kind{Create, Create, Create, Replace, Replace, Delete, Delete, Rename, Rename, Stat, Stat, Stat, Stat, Read, List, List}
 
-// Prepare makes the directories of the world.
+// Prepare makes the directories of the world. The checker takes it for empty, so
+// one that exists is refused with dfs.Exists.
 func (l *Load) Prepare(ctx context.Context) error {
+	paths := []string{l.Root}
 	for dir := range Dirs {
-		path, err := dfs.ParsePath(l.Root + "/" + DirName(dir))
+		paths = append(paths, l.Root+"/"+DirName(dir))
+	}
+	for _, text := range paths {
+		path, err := dfs.ParsePath(text)
 		if err != nil {
 			return err
 		}
-		if err := l.Clients[0].MkdirAll(ctx, path); err != nil {
-			return err
+		if err := l.Clients[0].Mkdir(ctx, path); err != nil {
+			return fmt.Errorf("prepare the world %s: %w", l.Root, err)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -36,7 +37,7 @@ func TestMembershipChurn(t *testing.T) {
 	other := faultbed.New(t, faultbed.Options{NameNodes: 1})
 	end := time.Now().Add(length / 2)
 	for round := 0; round == 0 || round < maxChurns && time.Now().Before(end) && !t.Failed(); round++ {
-		m.h = record(t, b, random, "members-of-"+b.Leader())
+		m.h = record(t, b, random, fmt.Sprintf("members%d-of-%s", round, b.Leader()))
 		m.h.warm(length)
 		m.badJoins(other)
 		added := m.addTwo()
