@@ -95,7 +95,8 @@ type Config struct {
 
 	Logger hclog.Logger // default: none
 
-	freeBytes func(dir string) (int64, error) // for tests; default: what the disk says
+	freeBytes      func(dir string) (int64, error) // for tests; default: what the disk says
+	beforeHandOver func() error                    // for tests; an error is that of the attempt
 }
 
 // prepared returns the configuration with defaults filled in, or the first

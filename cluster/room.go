@@ -18,7 +18,8 @@ const (
 	roomReserve    = 16 << 20
 	roomLeft       = 8 << 20 // bytes that must be free besides, for snapshots and whatever else
 	roomInterval   = time.Second
-	handoverPeriod = 30 * time.Second // between two attempts to let another member lead
+	handoverPeriod = 30 * time.Second // from letting another member lead to doing it again
+	handoverRetry  = 2 * time.Second  // after an attempt that failed
 )
 
 // room keeps blocks of the disk for the log file, beyond what it uses, so that
@@ -105,7 +106,7 @@ func (g *Group) Room() error {
 
 // watchRoom looks after the room until the group is closed.
 func (g *Group) watchRoom() {
-	var handed time.Time
+	var next time.Time // attempt to hand over, at the earliest
 	for sleep(g.ctx, roomInterval) {
 		r := g.store.room
 		before := r.full.Load()
@@ -114,7 +115,7 @@ func (g *Group) watchRoom() {
 			g.logger.Error("the disk of the meta-dir is full; free some space")
 		case before && !now:
 			g.logger.Info("the disk of the meta-dir has room again")
-			handed = time.Time{} // a disk that fills up anew is another matter
+			next = time.Time{} // a disk that fills up anew is another matter
 		}
 		if !r.full.Load() || !g.IsLeader() {
 			continue
@@ -124,16 +125,26 @@ func (g *Group) watchRoom() {
 			r.alone.Store(true)
 			continue
 		}
-		if !handed.IsZero() && time.Since(handed) < handoverPeriod {
+		r.alone.Store(false)
+		if time.Now().Before(next) {
 			continue
 		}
-		handed = time.Now()
-		err := g.Transfer(g.ctx, "")
-		if err != nil {
-			g.logger.Warn("the leadership could not be handed over for want of room", "error", err)
+		next = time.Now().Add(handoverPeriod)
+		if err := g.handOver(); err != nil {
+			next = time.Now().Add(handoverRetry)
+			g.logger.Warn("the leadership could not be handed over for want of room; trying again", "error", err)
 		}
-		r.alone.Store(err != nil)
 	}
+}
+
+// handOver lets whoever is fit for it lead.
+func (g *Group) handOver() error {
+	if g.cfg.beforeHandOver != nil {
+		if err := g.cfg.beforeHandOver(); err != nil {
+			return err
+		}
+	}
+	return g.Transfer(g.ctx, "")
 }
 
 // othersHaveRoom tells whether another voter that can be reached has room.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -113,6 +114,39 @@ func TestFullLeaderHandsOver(t *testing.T) {
 	waitUntil(t, "the full leader to hand over again", func() bool { return !leader.IsLeader() && leader.Room() != nil })
 	if since := time.Since(again); since >= handoverPeriod {
 		t.Errorf("it led for another %s", since)
+	}
+}
+
+// TestFullLeaderTriesAgain: an attempt to hand over that fails is soon repeated,
+// and until then nobody is told that there is no other.
+func TestFullLeaderTriesAgain(t *testing.T) {
+	t.Parallel()
+	var full atomic.Value // ID of the member without room
+	full.Store(dfs.NodeID(""))
+	var attempts atomic.Int64
+	nodes := newGroup(t, 3, func(cfg *Config) {
+		id := cfg.ID
+		cfg.freeBytes = func(string) (int64, error) {
+			if full.Load() == id {
+				return 0, nil
+			}
+			return 1 << 30, nil
+		}
+		cfg.beforeHandOver = func() error {
+			if attempts.Add(1) == 1 {
+				return errors.New("nobody took over in time")
+			}
+			return nil
+		}
+	})
+	leader := leaderOf(t, nodes...)
+	since := time.Now()
+	full.Store(leader.cfg.ID)
+	waitUntil(t, "the first attempt", func() bool { return attempts.Load() > 0 })
+	wantCode(t, leader.Room(), dfs.Unavailable)
+	waitUntil(t, "the full leader to hand over", func() bool { return !leader.IsLeader() })
+	if took := time.Since(since); took >= handoverPeriod {
+		t.Errorf("it led for another %s", took)
 	}
 }
 
