@@ -95,6 +95,7 @@ func TestStoreFindsDamagedEntry(t *testing.T) {
 			if err := s.StoreLogs(entriesUpTo(3)); err != nil {
 				t.Fatal(err)
 			}
+			waitUntil(t, "the entries to be carried", func() bool { return s.log.Pending() == 0 })
 			spoilEntry(t, s, 2, spoil)
 			var got raft.Log
 			if err := s.GetLog(1, &got); err != nil {
@@ -155,15 +156,38 @@ func TestHangingDiskIsReported(t *testing.T) {
 }
 
 func TestFailingDiskIsReported(t *testing.T) {
-	var reported []error
-	s := newStore(t, func(err error) { reported = append(reported, err) })
+	reported := make(chan error, 2)
+	s := newStore(t, func(err error) { reported <- err })
 	if err := s.bolt.Close(); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, s.StoreLogs(entriesUpTo(1)), dfs.Internal)
 	wantCode(t, s.SetUint64([]byte("a"), 1), dfs.Internal)
+	wantCode(t, s.StoreLogs(entriesUpTo(1)), dfs.Internal)
 	if len(reported) != 1 {
-		t.Errorf("reported %v", reported)
+		t.Errorf("reported %d times", len(reported))
+	}
+}
+
+// TestFailingCarrierIsReported: what the journal has taken was acknowledged, but
+// a store behind it that fails must not go unnoticed.
+func TestFailingCarrierIsReported(t *testing.T) {
+	reported := make(chan error, 2)
+	s := newStore(t, func(err error) { reported <- err })
+	if err := s.bolt.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StoreLogs(entriesUpTo(1)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-reported:
+		wantCode(t, err, dfs.Internal)
+	case <-time.After(patience):
+		t.Fatal("it was not reported")
+	}
+	wantCode(t, s.StoreLogs(entriesUpTo(2)[1:]), dfs.Internal)
+	if len(reported) > 0 {
+		t.Errorf("reported again: %v", <-reported)
 	}
 }
 
