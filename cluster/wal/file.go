@@ -2,6 +2,7 @@ package wal
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -119,9 +120,15 @@ func (f *file) sync() error {
 // that wraps syscall.ENOSPC says that there is no room for it.
 func Create(path string, id ID) error { return create(path, id, fileSize) }
 
+// newHead is of a journal that was never in front of a store: that may hold
+// anything.
+func newHead(id ID, size int64) head {
+	return head{id: id, size: size, limit: math.MaxUint64, written: recordsFrom}
+}
+
 func create(path string, id ID, size int64) error {
 	tmp := path + ".tmp"
-	if err := writeEmpty(tmp, head{id: id, size: size, written: min(recordsFrom, size)}); err != nil {
+	if err := writeEmpty(tmp, newHead(id, size)); err != nil {
 		_ = os.Remove(tmp) // the next try writes over it
 		return err
 	}

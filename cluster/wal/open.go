@@ -24,11 +24,12 @@ type Guard func(what string, write func() error) error
 type settings struct {
 	interval time.Duration // until what has come is carried
 	gathered int64         // bytes that are carried at once
+	read     func(path string) ([]byte, error)
 	open     func(path string) (storage, error)
 }
 
 func defaults() settings {
-	return settings{interval: time.Second, gathered: 1 << 20, open: openStorage}
+	return settings{interval: time.Second, gathered: 1 << 20, read: read, open: openStorage}
 }
 
 func openStorage(path string) (storage, error) {
@@ -45,7 +46,7 @@ func Open(path string, id ID, base raft.LogStore, guard Guard) (*Log, error) {
 }
 
 func open(path string, id ID, base raft.LogStore, guard Guard, s settings) (*Log, error) {
-	image, err := read(path)
+	image, err := s.read(path)
 	if err != nil {
 		return nil, err
 	}
