@@ -310,14 +310,16 @@ func TestSnapshotWithoutLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.stop()
-	if err := os.Remove(filepath.Join(n.cfg.Dir, storeName)); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // the first try makes a new log
-		err := n.open()
-		wantCode(t, err, dfs.Corrupt)
-		if err != nil && (!strings.Contains(err.Error(), rejoinAdvice) || !strings.Contains(err.Error(), "the Raft log is gone")) {
-			t.Errorf("the error does not say what to do: %v", err)
+	for _, gone := range []string{storeName, journalName} { // one, then both
+		if err := os.Remove(filepath.Join(n.cfg.Dir, gone)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the first try may make a new log
+			err := n.open()
+			wantCode(t, err, dfs.Corrupt)
+			if err != nil && (!strings.Contains(err.Error(), rejoinAdvice) || !strings.Contains(err.Error(), "the Raft log is gone")) {
+				t.Errorf("the error does not say what to do: %v", err)
+			}
 		}
 	}
 }
