@@ -25,19 +25,25 @@ func (l *Log) run() {
 			return
 		}
 		timer.Stop()
-		if err := l.guard("carrying log entries", l.turn); err != nil {
+		if err := l.turn(); err != nil {
 			// Who guards has told of it. A full disk may have room in a while.
 			signal(l.wake)
 		}
 	}
 }
 
-// turn carries what is pending, and empties the journal when nothing has come
-// meanwhile or it is half full.
+// turn carries what is pending and empties the journal. Each is watched on its own,
+// as it may have to wait for an append.
 func (l *Log) turn() error {
-	if err := l.carry(); err != nil {
+	if err := l.guard("carrying log entries", l.carry); err != nil {
 		return err
 	}
+	return l.guard("emptying the journal of the log", l.tidy)
+}
+
+// tidy empties the journal when nothing has come since it was carried, or when it
+// is half full.
+func (l *Log) tidy() error {
 	l.changes.Lock()
 	defer l.changes.Unlock()
 	if l.Pending() > 0 && l.file.used() < l.file.capacity()/2 {
