@@ -182,13 +182,18 @@ func openFailure(path string, err error) error {
 	return dfs.Errorf(dfs.Corrupt, "cannot open %s: %w: %s", path, err, rejoinAdvice)
 }
 
-// close leaves all entries in bolt, unless writing has failed before.
+// close leaves all entries in bolt, unless writing has failed before or there is no
+// room: then the journal keeps them for the next start.
 func (s *diskStore) close() error {
 	end := s.log.Close
 	if s.broken.Load() {
 		end = s.log.Stop
 	}
-	return errors.Join(end(), s.bolt.Close())
+	err := end()
+	if notWritten(err) {
+		err = nil
+	}
+	return errors.Join(err, s.bolt.Close())
 }
 
 // fail reports err once and stops all writing.

@@ -23,24 +23,28 @@ func journalOf(size int64, batches ...[]*raft.Log) (image []byte, places []int64
 	return image, places
 }
 
-// FuzzJournal starts from a file of any bytes, and again when its first bytes have
-// been put right: what is accepted can be gone on with.
+// FuzzJournal starts from a file of any bytes, with a head of any bytes or one that
+// is as it should be: what is accepted can be gone on with.
 func FuzzJournal(f *testing.F) {
 	whole, places := journalOf(8<<10, entries(1, 3, 1, 20), entries(4, 4, 2, 500))
-	f.Add(whole)
-	f.Add(whole[:4096])
-	f.Add(whole[:10])
-	f.Add(append(slices.Clone(whole[:places[1]]), make([]byte, 8<<10-places[1])...))
-	f.Fuzz(func(t *testing.T, image []byte) {
-		if len(image) > 1<<20 {
+	h := newHead(testID, 8<<10)
+	f.Add([]byte{}, whole[recordsFrom:])
+	f.Add([]byte{}, whole[recordsFrom:places[1]])
+	f.Add([]byte{}, []byte{})
+	f.Add(h.encode(), whole[recordsFrom:])
+	f.Add(h.encode()[:20], []byte{})
+	// What has the right checksums, and is nonsense: entries that do not follow each other.
+	f.Add([]byte{}, h.appendRecord(h.appendRecord(nil, recordsFrom, entries(1, 1, 1, 7)), recordsFrom+64, entries(3, 3, 1, 7)))
+	f.Fuzz(func(t *testing.T, first, records []byte) {
+		if len(first) > recordsFrom || len(records) > 1<<20 {
 			return
 		}
-		goOnFrom(t, image)
-		if len(image) >= recordsFrom {
-			image = slices.Clone(image)
-			copy(image, newHead(testID, int64(len(image))).encode())
-			goOnFrom(t, image)
+		image := slices.Concat(make([]byte, recordsFrom), records)
+		if len(first) == 0 {
+			first = newHead(testID, int64(len(image))).encode()
 		}
+		copy(image, first)
+		goOnFrom(t, image)
 	})
 }
 

@@ -175,6 +175,30 @@ func TestCarrierTriesAgain(t *testing.T) {
 	waitUntil(t, "the entries to be carried", func() bool { return l.Pending() == 0 })
 }
 
+// TestCloseWithoutRoom: what cannot be carried at the end stays in the journal.
+func TestCloseWithoutRoom(t *testing.T) {
+	p, base := newPlatter(testSize), newMemory()
+	l := p.log(t, base)
+	want := make(model)
+	want.store(entries(1, 3, 1, 10))
+	if err := l.StoreLogs(entries(1, 3, 1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	base.step = func() error { return syscall.ENOSPC }
+	for range 2 { // the second call is told the same
+		if err := l.Close(); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	if _, err := open("", testID, base, unguarded, p.quiet()); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("a start without room: error %v", err)
+	}
+	base.step = nil
+	if d := want.differs(p.log(t, base)); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestFailures: after a failed write or fdatasync nothing is acknowledged any more,
 // what was acknowledged before is there, and the next start finds it.
 func TestFailures(t *testing.T) {
