@@ -91,11 +91,16 @@ func TestStoreFindsDamagedEntry(t *testing.T) {
 	for name, spoil := range damage {
 		t.Run(name, func(t *testing.T) {
 			var reported []error
-			s := newStore(t, func(err error) { reported = append(reported, err) })
-			if err := s.StoreLogs(entriesUpTo(3)); err != nil {
+			dir := t.TempDir()
+			s := openForTest(t, dir)
+			if err := errors.Join(s.StoreLogs(entriesUpTo(3)), s.close()); err != nil { // now bolt has them
 				t.Fatal(err)
 			}
-			waitUntil(t, "the entries to be carried", func() bool { return s.log.Pending() == 0 })
+			s, err := openStore(dir, patience, func(err error) { reported = append(reported, err) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.close()
 			spoilEntry(t, s, 2, spoil)
 			var got raft.Log
 			if err := s.GetLog(1, &got); err != nil {

@@ -13,8 +13,8 @@ import (
 )
 
 // chunkSize is how many bytes are filled with zeros ahead, together with a
-// record: blocks that were never written to, though they belong to the file,
-// would cost each fdatasync a commit of the file system besides.
+// record: the first write to a block, though it belongs to the file, would cost its
+// fdatasync a commit of the file system besides.
 const chunkSize = 256 << 10
 
 // storage is what a journal needs of a file.
@@ -71,10 +71,8 @@ func (f *file) append(entries []*raft.Log) error {
 
 // mark writes, without waiting for the disk, that the last record is durable.
 func (f *file) mark() error {
-	err := f.write(f.head.appendRecord(f.buffer[:0], f.end, nil), f.end)
-	if err != nil { // also when there is no room: the record stays
-		f.failed = errors.Join(errFailed, err)
-		return f.failed
+	if err := f.write(f.head.appendRecord(f.buffer[:0], f.end, nil), f.end); err != nil {
+		return f.giveUp(err) // the record is there, but will not be told of
 	}
 	return nil
 }
@@ -86,7 +84,7 @@ func (f *file) reset(limit uint64) error {
 	h.generation++
 	h.limit, h.written = limit, f.written
 	if err := f.write(h.encode(), 0); err != nil {
-		return err
+		return f.giveUp(err) // who knows which head is there
 	}
 	if err := f.sync(); err != nil {
 		return err
@@ -106,6 +104,13 @@ func (f *file) write(b []byte, at int64) error {
 		f.failed = errors.Join(errFailed, err)
 	}
 	return err
+}
+
+// giveUp fails for good, and keeps only the text of err: a full disk is no way out
+// here.
+func (f *file) giveUp(err error) error {
+	f.failed = errors.Join(errFailed, errors.New(err.Error()))
+	return f.failed
 }
 
 func (f *file) sync() error {

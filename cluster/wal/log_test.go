@@ -204,15 +204,10 @@ func TestCloseWithoutRoom(t *testing.T) {
 func TestFailures(t *testing.T) {
 	failure := errors.New("the disk is broken")
 	tests := map[string]func(*platter){
-		"write":     func(p *platter) { p.step = func() error { return failure } },
-		"fdatasync": func(p *platter) { p.sync = func() error { return failure } },
-		"mark": func(p *platter) {
-			p.sync = func() error {
-				copy(p.durable, p.now)
-				p.step = func() error { return failure }
-				return nil
-			}
-		},
+		"write":          func(p *platter) { p.step = func() error { return failure } },
+		"fdatasync":      func(p *platter) { p.sync = func() error { return failure } },
+		"mark":           func(p *platter) { failMark(p, failure) },
+		"mark, for room": func(p *platter) { failMark(p, fmt.Errorf("%w: %w", failure, syscall.ENOSPC)) },
 	}
 	for name, fail := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -224,14 +219,14 @@ func TestFailures(t *testing.T) {
 				t.Fatal(err)
 			}
 			fail(p)
-			if err := l.StoreLogs(entries(4, 4, 1, 10)); !errors.Is(err, failure) {
+			if err := l.StoreLogs(entries(4, 4, 1, 10)); err == nil || !strings.Contains(err.Error(), failure.Error()) {
 				t.Fatalf("error %v", err)
 			}
 			p.step, p.sync = nil, nil
 			for what, err := range map[string]error{
 				"append": l.StoreLogs(entries(4, 4, 1, 10)), "delete": l.DeleteRange(1, 2), "close": l.Close(),
 			} {
-				if !errors.Is(err, errFailed) {
+				if !errors.Is(err, errFailed) || errors.Is(err, syscall.ENOSPC) {
 					t.Errorf("%s after the failure: error %v", what, err)
 				}
 			}
@@ -247,6 +242,14 @@ func TestFailures(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+func failMark(p *platter, err error) {
+	p.sync = func() error {
+		copy(p.durable, p.now)
+		p.step = func() error { return err }
+		return nil
 	}
 }
 
