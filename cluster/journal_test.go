@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -327,5 +328,31 @@ func appendUntilKilled(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 		fmt.Println(next)
+	}
+}
+
+// TestRestartFromJournal: a member whose store could not be closed in good order
+// goes on from its journal.
+func TestRestartFromJournal(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "nn1")
+	compact(&n.cfg)
+	n.start()
+	for round := range 3 {
+		leaderOf(t, n)
+		applyMany(t, n, fmt.Sprintf("round%d-", round), 10)
+		if round == 1 {
+			snapshot(t, n)
+		}
+		applyMany(t, n, fmt.Sprintf("more%d-", round), 3)
+		want := n.machine.entries()
+		n.store.broken.Store(true) // so nothing is carried at the end
+		n.stop()
+		n.start()
+		leaderOf(t, n)
+		awaitEntry(t, n, fmt.Sprintf("more%d-2", round))
+		if got := n.machine.entries(); !slices.Equal(got, want) {
+			t.Fatalf("it holds %q instead of %q", got, want)
+		}
 	}
 }

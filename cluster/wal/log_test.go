@@ -245,6 +245,31 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestFailedReset: when the first sector cannot be written, nothing is deleted, and
+// nothing is written any more.
+func TestFailedReset(t *testing.T) {
+	p, base := newPlatter(testSize), newMemory()
+	l := p.log(t, base)
+	want := make(model)
+	want.store(entries(1, 3, 1, 10))
+	if err := l.StoreLogs(entries(1, 3, 1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	p.step = func() error { return syscall.ENOSPC }
+	for range 2 {
+		if err := l.DeleteRange(2, 3); !errors.Is(err, errFailed) || errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("error %v", err)
+		}
+		p.step = nil
+	}
+	if err := l.StoreLogs(entries(4, 4, 1, 10)); !errors.Is(err, errFailed) {
+		t.Fatalf("error %v", err)
+	}
+	if d := want.differs(l); d != "" {
+		t.Error(d)
+	}
+}
+
 func failMark(p *platter, err error) {
 	p.sync = func() error {
 		copy(p.durable, p.now)
