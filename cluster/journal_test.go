@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
+	"github.com/dfs-go/dfs-go/cluster/wal"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
@@ -72,6 +73,28 @@ func TestStoreAfterCrash(t *testing.T) {
 	wantEntries(t, s, 1, 16)
 	if term, err := s.GetUint64([]byte("term")); err != nil || term != 7 {
 		t.Errorf("term %d, %v", term, err)
+	}
+}
+
+// TestBrokenStoreWritesNothing, not even at its end.
+func TestBrokenStoreWritesNothing(t *testing.T) {
+	dir := t.TempDir()
+	s := openForTest(t, dir)
+	for last := uint64(1); ; last++ {
+		if err := s.StoreLogs(entriesUpTo(last)[last-1:]); err != nil {
+			t.Fatal(err)
+		}
+		s.broken.Store(true)
+		if s.log.Pending() > 0 {
+			break
+		}
+		s.broken.Store(false) // it was carried just then
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	if empty, err := wal.Empty(filepath.Join(dir, journalName)); empty || err != nil {
+		t.Errorf("what the journal held was carried (%v)", err)
 	}
 }
 
