@@ -39,7 +39,11 @@ func (g *Group) close(ctx context.Context) error {
 	if stopErr != nil {
 		return errors.Join(err, stopErr) // it still uses the store
 	}
-	return errors.Join(err, g.store.close())
+	var closeErr error
+	if hangs := waitFor(ctx, "the Raft log", func() { closeErr = g.store.close() }); hangs != nil {
+		return errors.Join(err, hangs)
+	}
+	return errors.Join(err, closeErr)
 }
 
 // resign makes the change of leadership quick for everybody else.

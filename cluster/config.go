@@ -47,7 +47,7 @@ func (t Timing) check() error {
 type Config struct {
 	ID       dfs.NodeID
 	Instance string // random, as old as the directory; told to peers in the handshake
-	Dir      string // holds raft.db and snapshots/; made when missing
+	Dir      string // holds raft.db, raft.journal and snapshots/; made when missing
 
 	// RaftAddr is where to listen, like 127.0.0.1:7000 or :7000. Port 0 takes
 	// any free port. Listener, when set, is used instead and owned by the group.

@@ -25,7 +25,9 @@
 // # What is stacked on what
 //
 //	raft ── transport ── stream            handshake on every connection (preamble.go, stream.go)
-//	  ├──── rebasedLog ─ LogCache ─ diskStore ─ raft.db    (log.go, store.go)
+//	  ├──── rebasedLog ─ LogCache ─ diskStore              (log.go, store.go)
+//	  │                               ├── wal.Log ─ raft.journal   entries (journal.go)
+//	  │                               └── raft.db                  terms, votes; entries, a second later
 //	  ├──── snapshotStore ─ FileSnapshotStore              (fsm.go)
 //	  └──── stateMachine ─ Config.FSM                      (fsm.go)
 //

@@ -64,14 +64,15 @@ func (r *room) short() bool {
 	return err == nil && free < roomLeft
 }
 
-// admit refuses new entries when the log has grown beyond what was taken for
-// it: what is left is for terms and votes, without which raft ends with a panic.
-func (r *room) admit() error {
+// admit refuses new entries when the log file has grown beyond what was taken for
+// it, or will when it gets the pending bytes that are still in the journal: what
+// is left is for terms and votes, without which raft ends with a panic.
+func (r *room) admit(pending int64) error {
 	if !r.full.Load() {
 		return nil
 	}
 	info, err := os.Stat(r.path)
-	if err != nil || info.Size() <= r.taken.Load() {
+	if err != nil || info.Size()+pending <= r.taken.Load() {
 		return nil
 	}
 	return dfs.Errorf(dfs.NoSpace, "the disk is full")

@@ -45,19 +45,20 @@ func TestRoomOfTheLog(t *testing.T) {
 	err = syscall.ENOSPC
 	grow(70)
 	look(true, 170)
-	if err := r.admit(); err != nil {
+	if err := r.admit(90); err != nil {
 		t.Errorf("what was taken before may be used: %v", err)
 	}
+	wantCode(t, r.admit(91), dfs.NoSpace)
 	grow(161)
 	look(true, 261)
-	wantCode(t, r.admit(), dfs.NoSpace)
+	wantCode(t, r.admit(0), dfs.NoSpace)
 	err = syscall.EIO
 	look(true, 261) // says nothing of the room
 	err = nil
 	look(false, 261)
 	free--
 	look(true)
-	if err := r.admit(); err != nil {
+	if err := r.admit(0); err != nil {
 		t.Error(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
+	"github.com/dfs-go/dfs-go/cluster/wal"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 )
 
@@ -25,8 +26,8 @@ const (
 	checksumSize = 4
 )
 
-// diskStore keeps the log, the term and the vote in one bbolt file. Beyond
-// raft-boltdb it
+// diskStore keeps the log, the term and the vote in one bbolt file, and the newest
+// entries in a journal in front of it. Beyond those it
 //
 //   - ends every entry with a CRC-32C and checks it on the way back, since an
 //     entry may lie on the disk for days before a follower needs it;
@@ -36,6 +37,7 @@ const (
 //     is merely full is no such failure: see room.
 type diskStore struct {
 	bolt    *raftboltdb.BoltStore
+	log     *wal.Log // in front of bolt
 	timeout time.Duration
 	report  func(error)
 	room    *room
@@ -51,6 +53,9 @@ func openStore(dir string, timeout time.Duration, report func(error)) (*diskStor
 	path := filepath.Join(dir, storeName)
 	_, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := refuseJournalAlone(dir); err != nil {
+			return nil, err
+		}
 		err = createStore(dir)
 	}
 	if err != nil {
@@ -64,7 +69,11 @@ func openStore(dir string, timeout time.Duration, report func(error)) (*diskStor
 		return nil, openFailure(path, err)
 	}
 	taken := &room{path: path, reserve: roomReserve, take: takeBlocks, free: freeBytes}
-	return &diskStore{bolt: bolt, timeout: timeout, report: report, room: taken}, nil
+	s := &diskStore{bolt: bolt, timeout: timeout, report: report, room: taken}
+	if s.log, err = openJournal(filepath.Join(dir, journalName), bolt, s.write); err != nil {
+		return nil, errors.Join(err, bolt.Close())
+	}
+	return s, nil
 }
 
 func boltOptions(path string) raftboltdb.Options {
@@ -167,11 +176,25 @@ func openFailure(path string, err error) error {
 		return dfs.Errorf(dfs.Conflict, "%s is in use by another process: stop that one first", path)
 	case errors.Is(err, fs.ErrPermission):
 		return dfs.Errorf(dfs.Internal, "may not open %s: %w", path, err)
+	case isFull(err):
+		return dfs.Errorf(dfs.NoSpace, "no room for %s: free some space on that disk: %w", path, err)
 	}
 	return dfs.Errorf(dfs.Corrupt, "cannot open %s: %w: %s", path, err, rejoinAdvice)
 }
 
-func (s *diskStore) close() error { return s.bolt.Close() }
+// close leaves all entries in bolt, unless writing has failed before or there is no
+// room: then the journal keeps them for the next start.
+func (s *diskStore) close() error {
+	end := s.log.Close
+	if s.broken.Load() {
+		end = s.log.Stop
+	}
+	err := end()
+	if notWritten(err) {
+		err = nil
+	}
+	return errors.Join(err, s.bolt.Close())
+}
 
 // fail reports err once and stops all writing.
 func (s *diskStore) fail(err error) error {
@@ -199,14 +222,14 @@ func (s *diskStore) write(what string, f func() error) error {
 }
 
 // FirstIndex is part of raft.LogStore.
-func (s *diskStore) FirstIndex() (uint64, error) { return s.bolt.FirstIndex() }
+func (s *diskStore) FirstIndex() (uint64, error) { return s.log.FirstIndex() }
 
 // LastIndex is part of raft.LogStore.
-func (s *diskStore) LastIndex() (uint64, error) { return s.bolt.LastIndex() }
+func (s *diskStore) LastIndex() (uint64, error) { return s.log.LastIndex() }
 
 // GetLog is part of raft.LogStore.
 func (s *diskStore) GetLog(index uint64, entry *raft.Log) error {
-	err := s.bolt.GetLog(index, entry)
+	err := s.log.GetLog(index, entry)
 	if errors.Is(err, raft.ErrLogNotFound) {
 		return err // by identity: raft compares
 	}
@@ -224,19 +247,19 @@ func (s *diskStore) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft
 
 // StoreLogs is part of raft.LogStore.
 func (s *diskStore) StoreLogs(entries []*raft.Log) error {
-	if err := s.room.admit(); err != nil {
+	if err := s.room.admit(s.log.Pending()); err != nil {
 		return err
 	}
 	sealed := make([]*raft.Log, len(entries))
 	for i, entry := range entries {
 		sealed[i] = seal(entry)
 	}
-	return s.write("log entries", func() error { return s.bolt.StoreLogs(sealed) })
+	return s.write("log entries", func() error { return s.log.StoreLogs(sealed) })
 }
 
 // DeleteRange is part of raft.LogStore.
 func (s *diskStore) DeleteRange(first, last uint64) error {
-	return s.write("deleting log entries", func() error { return s.bolt.DeleteRange(first, last) })
+	return s.write("deleting log entries", func() error { return s.log.DeleteRange(first, last) })
 }
 
 // Set is part of raft.StableStore.

@@ -91,10 +91,16 @@ func TestStoreFindsDamagedEntry(t *testing.T) {
 	for name, spoil := range damage {
 		t.Run(name, func(t *testing.T) {
 			var reported []error
-			s := newStore(t, func(err error) { reported = append(reported, err) })
-			if err := s.StoreLogs(entriesUpTo(3)); err != nil {
+			dir := t.TempDir()
+			s := openForTest(t, dir)
+			if err := errors.Join(s.StoreLogs(entriesUpTo(3)), s.close()); err != nil { // now bolt has them
 				t.Fatal(err)
 			}
+			s, err := openStore(dir, patience, func(err error) { reported = append(reported, err) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.close()
 			spoilEntry(t, s, 2, spoil)
 			var got raft.Log
 			if err := s.GetLog(1, &got); err != nil {
@@ -155,15 +161,38 @@ func TestHangingDiskIsReported(t *testing.T) {
 }
 
 func TestFailingDiskIsReported(t *testing.T) {
-	var reported []error
-	s := newStore(t, func(err error) { reported = append(reported, err) })
+	reported := make(chan error, 2)
+	s := newStore(t, func(err error) { reported <- err })
 	if err := s.bolt.Close(); err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, s.StoreLogs(entriesUpTo(1)), dfs.Internal)
 	wantCode(t, s.SetUint64([]byte("a"), 1), dfs.Internal)
+	wantCode(t, s.StoreLogs(entriesUpTo(1)), dfs.Internal)
 	if len(reported) != 1 {
-		t.Errorf("reported %v", reported)
+		t.Errorf("reported %d times", len(reported))
+	}
+}
+
+// TestFailingCarrierIsReported: what the journal has taken was acknowledged, but
+// a store behind it that fails must not go unnoticed.
+func TestFailingCarrierIsReported(t *testing.T) {
+	reported := make(chan error, 2)
+	s := newStore(t, func(err error) { reported <- err })
+	if err := s.bolt.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StoreLogs(entriesUpTo(1)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-reported:
+		wantCode(t, err, dfs.Internal)
+	case <-time.After(patience):
+		t.Fatal("it was not reported")
+	}
+	wantCode(t, s.StoreLogs(entriesUpTo(2)[1:]), dfs.Internal)
+	if len(reported) > 0 {
+		t.Errorf("reported again: %v", <-reported)
 	}
 }
 
@@ -286,14 +315,16 @@ func TestSnapshotWithoutLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.stop()
-	if err := os.Remove(filepath.Join(n.cfg.Dir, storeName)); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // the first try makes a new log
-		err := n.open()
-		wantCode(t, err, dfs.Corrupt)
-		if err != nil && (!strings.Contains(err.Error(), rejoinAdvice) || !strings.Contains(err.Error(), "the Raft log is gone")) {
-			t.Errorf("the error does not say what to do: %v", err)
+	for _, gone := range []string{storeName, journalName} { // one, then both
+		if err := os.Remove(filepath.Join(n.cfg.Dir, gone)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the first try may make a new log
+			err := n.open()
+			wantCode(t, err, dfs.Corrupt)
+			if err != nil && (!strings.Contains(err.Error(), rejoinAdvice) || !strings.Contains(err.Error(), "the Raft log is gone")) {
+				t.Errorf("the error does not say what to do: %v", err)
+			}
 		}
 	}
 }

@@ -25,7 +25,7 @@ const (
 // damage is something that happened to the directory of a NameNode.
 type damage struct {
 	name    string
-	do      func(t *testing.T, dir string, random *rand.Rand) // dir holds raft.db and snapshots/
+	do      func(t *testing.T, dir string, random *rand.Rand) // dir holds raft.db, raft.journal and snapshots/
 	refused bool                                              // it must not start; otherwise it must not, or be as the others are
 }
 
@@ -129,25 +129,65 @@ func damages() []damage {
 		{"the log is cut off", func(t *testing.T, dir string, _ *rand.Rand) {
 			inLog(t, dir, func(f *os.File, size int64) error { return f.Truncate(size / 2) })
 		}, true},
-		{"the log is gone", func(t *testing.T, dir string, _ *rand.Rand) {
-			if err := os.Remove(filepath.Join(dir, "raft.db")); err != nil {
+		{"the log is gone", remove("raft.db"), true},
+		{"the log and its journal are gone", func(t *testing.T, dir string, random *rand.Rand) {
+			remove("raft.db")(t, dir, random)
+			remove("raft.journal")(t, dir, random)
+		}, true},
+		{"the log is of zeros", zeroAll("raft.db"), true},
+		{"the journal is gone", remove("raft.journal"), true},
+		{"the journal is of zeros", zeroAll("raft.journal"), true},
+		{"the journal is cut off", func(t *testing.T, dir string, _ *rand.Rand) {
+			path := filepath.Join(dir, "raft.journal")
+			info, err := os.Stat(path)
+			if err == nil {
+				err = os.Truncate(path, info.Size()/2)
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 		}, true},
-		{"the log is of zeros", zeroAll, true},
+		{"a byte of the journal", func(t *testing.T, dir string, random *rand.Rand) {
+			flip(t, filepath.Join(dir, "raft.journal"), func(int) int { return pageSize + random.IntN(64<<10) })
+		}, false},
+		{"a byte of the first record of the journal", func(t *testing.T, dir string, random *rand.Rand) {
+			flip(t, filepath.Join(dir, "raft.journal"), func(int) int { return pageSize + random.IntN(64) })
+		}, false},
+		{"a sector of the journal is zeros", func(t *testing.T, dir string, random *rand.Rand) {
+			path := filepath.Join(dir, "raft.journal")
+			data, err := os.ReadFile(path)
+			if err == nil {
+				const sector = 512
+				clear(data[pageSize+sector*random.IntN(128):][:sector])
+				err = os.WriteFile(path, data, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, false},
 		{"one of the first pages of the log is zeros", zero(number(0), number(2)), false},
 		{"a page of the log is zeros", zero(number(2), func(pages int) int { return pages }), false},
 	}
 }
 
-func zeroAll(t *testing.T, dir string, _ *rand.Rand) {
-	path := filepath.Join(dir, "raft.db")
-	info, err := os.Stat(path)
-	if err == nil {
-		err = os.WriteFile(path, make([]byte, info.Size()), 0o600)
+func zeroAll(name string) func(*testing.T, string, *rand.Rand) {
+	return func(t *testing.T, dir string, _ *rand.Rand) {
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		if err == nil {
+			err = os.WriteFile(path, make([]byte, info.Size()), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err != nil {
-		t.Fatal(err)
+}
+
+func remove(name string) func(*testing.T, string, *rand.Rand) {
+	return func(t *testing.T, dir string, _ *rand.Rand) {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

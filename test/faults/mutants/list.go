@@ -51,6 +51,15 @@ func ofDurability() []Mutant {
 			Scenario: "TestPowerCut", Symptom: `may only hold|cannot be read|acknowledged and is gone`, Rounds: 4,
 		},
 		{
+			Name: "journal-without-fsync",
+			Edits: []Edit{{
+				File: "cluster/wal/file.go",
+				Old:  "return syncData(f.File)",
+				New:  "return nil",
+			}},
+			Scenario: "TestPowerCut", Symptom: `acknowledged and is gone|acknowledged as deleted and is there|gave up waiting|has ended by itself`, Rounds: 4,
+		},
+		{
 			Name: "log-without-fsync",
 			Edits: []Edit{{
 				File: "cluster/store.go",
