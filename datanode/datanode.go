@@ -109,8 +109,8 @@ func (d *DataNode) start(listener net.Listener) {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          d.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
-	fetcher := newFetcher(d.config, d.store, d.forward.client, metrics, d.log)
-	trimmer := newTrimmer(d.config, d.store, keeps, d.forward.client, metrics, d.log)
+	fetcher := newFetcher(d.config, d.store, d.forward.transport, metrics, d.log)
+	trimmer := newTrimmer(d.config, d.store, keeps, d.forward.transport, metrics, d.log)
 	orders := newOrders(d.config, d.store, fetcher, trimmer, suspicions, metrics, d.log)
 	heartbeats := newHeartbeater(d.config, d.self, d.store, d.caller, nodes, standing, orders, metrics, d.log)
 	ctx, cancel := context.WithCancel(context.Background())
