@@ -1,6 +1,7 @@
 package carrier
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -104,6 +105,55 @@ func TestSweepKeepsWhatIsFresh(t *testing.T) {
 	if n := transport.idle.count(); n != 2 || transport.idle.timer == nil {
 		t.Fatalf("%d are kept", n)
 	}
+}
+
+// TestSweepComesAgain as long as something is kept.
+func TestSweepComesAgain(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(hello))
+	defer server.Close()
+	transport := New(Config{IdleTimeout: time.Hour})
+	defer transport.CloseIdleConnections()
+	manyOpen(t, transport, server.URL, 1)
+	transport.idle.mu.Lock()
+	transport.idle.timer.Stop() // as if it had come, and found something fresh
+	transport.idle.timeout = 20 * time.Millisecond
+	transport.idle.mu.Unlock()
+	transport.idle.byHost[strings.TrimPrefix(server.URL, "http://")][0].since = time.Now().Add(time.Second)
+	transport.idle.sweep()
+	until(t, "the end of idle connections", func() bool { return transport.idle.count() == 0 })
+}
+
+// TestEndedWithItsContext: a connection that was interrupted, or is about to be, is
+// not kept, even if the whole answer had come.
+func TestEndedWithItsContext(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(hello))
+	defer server.Close()
+	transport := New(Config{})
+	defer transport.CloseIdleConnections()
+	until(t, "an answer in one piece", func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := transport.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.Body.(*exchange).reader.Buffered() < 5 {
+			return false
+		}
+		cancel()
+		if body, err := io.ReadAll(response.Body); err != nil || string(body) != "hello" {
+			t.Fatal(string(body), err)
+		}
+		if n := transport.idle.count(); n != 0 {
+			t.Fatalf("%d are kept", n)
+		}
+		return true
+	})
 }
 
 // TestClosedWhileKept: a request that must not be repeated does not meet a

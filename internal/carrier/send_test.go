@@ -1,6 +1,7 @@
 package carrier_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -174,6 +176,12 @@ func TestBodiesThatFail(t *testing.T) {
 				body := &closing{Reader: test.body}
 				r := request(t, t.Context(), "PUT", server.URL, nil)
 				r.Body, r.ContentLength = body, int64(test.length)
+				if memory, ok := test.body.(*strings.Reader); ok {
+					r.Body = struct {
+						*closing
+						io.WriterTo
+					}{body, memory}
+				}
 				got := call(transport, r)
 				server.Close() // waits for the handler
 				if got.err == nil || test.want != nil && !errors.Is(got.err, test.want) || whole.Load() > 0 || body.closed != 1 {
@@ -181,6 +189,47 @@ func TestBodiesThatFail(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// interrupted writes itself in two pieces, between which something happens.
+type interrupted struct {
+	io.Reader
+	first, second []byte
+	between       func()
+}
+
+func (i *interrupted) Close() error { return nil }
+
+func (i *interrupted) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(i.first)
+	if err != nil {
+		return int64(n), err
+	}
+	i.between()
+	m, err := w.Write(i.second)
+	return int64(n + m), err
+}
+
+// TestAnswerBeforeHangingUp: a server that answers, and resets the connection
+// while a short body is still being sent, has answered.
+func TestAnswerBeforeHangingUp(t *testing.T) {
+	hungUp := make(chan struct{})
+	server := newRawServer(t, func(conn *net.TCPConn, r *bufio.Reader) {
+		defer close(hungUp)
+		if _, err := r.ReadString('\n'); err == nil {
+			io.WriteString(conn, "HTTP/1.1 507 Insufficient Storage\r\nContent-Length: 4\r\n\r\nfull")
+			conn.SetLinger(0)
+			conn.Close()
+		}
+	})
+	transport := carrier.New(carrier.Config{})
+	defer transport.CloseIdleConnections()
+	body := &interrupted{first: make([]byte, 40<<10), second: make([]byte, 10<<10), between: func() { <-hungUp }}
+	r := request(t, t.Context(), "PUT", server.url(), nil)
+	r.Body, r.ContentLength = body, 50<<10
+	if got := call(transport, r); got.err != nil || got.status != 507 || got.body != "full" {
+		t.Fatal(got)
 	}
 }
 
