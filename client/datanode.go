@@ -1,7 +1,6 @@
 package client
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,9 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/dfs-go/dfs-go/internal/carrier"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 	"github.com/dfs-go/dfs-go/internal/stall"
@@ -24,32 +23,25 @@ const (
 	maxConnections  = 256      // kept for each DataNode, for many transfers at once
 	maxChunkAnswer  = 64 << 10 // bytes of JSON
 	maxRetryAfter   = 5 * time.Second
-	shortPipeline   = 3 // nodes that can judge each other within the stall timeout
+	sendPiece       = 256 << 10 // bytes that must go out within the stall timeout
+	shortPipeline   = 3         // nodes that can judge each other within the stall timeout
 )
 
 // dataNodes speaks with DataNodes. It makes one try at a time; what to do about
 // a failure is the business of those who call it.
 type dataNodes struct {
-	transport *http.Transport // without an http.Client: nobody is redirected
+	transport http.RoundTripper // without an http.Client: nobody is redirected
+	hangUp    func()            // closes idle connections
 	stall     time.Duration
 	cluster   func() dfs.ClusterID
 }
 
 func newDataNodes(stallTimeout time.Duration, cluster func() dfs.ClusterID) *dataNodes {
-	transport := &http.Transport{ // no Proxy: the environment must not come between the nodes
-		DialContext:            (&net.Dialer{Timeout: dataDialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		MaxIdleConns:           4 * maxConnections,
-		MaxIdleConnsPerHost:    maxConnections,
-		IdleConnTimeout:        30 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-		WriteBufferSize:        64 << 10,
-		ReadBufferSize:         64 << 10,
-		DisableCompression:     true,
-	}
-	return &dataNodes{transport: transport, stall: stallTimeout, cluster: cluster}
+	transport := carrier.New(carrier.Config{DialTimeout: dataDialTimeout, IdleTimeout: 30 * time.Second, IdlePerHost: maxConnections})
+	return &dataNodes{transport: transport, hangUp: transport.CloseIdleConnections, stall: stallTimeout, cluster: cluster}
 }
 
-func (d *dataNodes) close() { d.transport.CloseIdleConnections() }
+func (d *dataNodes) close() { d.hangUp() }
 
 // put sends a chunk to the first of targets, which forwards it to the others.
 // The error is about the first one; the reply says what became of the rest.
@@ -65,9 +57,7 @@ func (d *dataNodes) put(ctx context.Context, id dfs.ChunkID, targets []protocol.
 	if err != nil {
 		return reply, err
 	}
-	body := &borrowed{guard: guard, data: bytes.NewReader(data)}
-	defer body.Close()
-	request.Body, request.ContentLength = body, int64(len(data))
+	request.Body, request.ContentLength = &moving{guard, data}, int64(len(data))
 	request.Header.Set("Content-Type", "application/octet-stream")
 	request.Header.Set(protocol.HeaderChecksum, sum.String())
 	if len(targets) > 1 {
@@ -212,31 +202,35 @@ func failureOf(ctx context.Context, guard *stall.Guard, limit time.Duration, err
 	return dfs.Errorf(dfs.Unavailable, "%w", err)
 }
 
-// borrowed is a request body whose data goes back to its owner when it is
-// closed: net/http may still be reading when it has the answer already.
-type borrowed struct {
+// moving is a request body in memory. Each piece that the connection takes is
+// movement.
+type moving struct {
 	guard *stall.Guard
-
-	mu   sync.Mutex
-	data *bytes.Reader // guarded by mu; nil when closed
+	data  []byte // that is left
 }
 
-func (b *borrowed) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.data == nil {
-		return 0, errors.New("the request is over")
+// Read implements io.Reader.
+func (m *moving) Read(p []byte) (int, error) {
+	if len(m.data) == 0 {
+		return 0, io.EOF
 	}
-	n, err := b.data.Read(p)
-	if n > 0 {
-		b.guard.Moved()
-	}
-	return n, err
+	n := copy(p, m.data)
+	m.data = m.data[n:]
+	m.guard.Moved()
+	return n, nil
 }
 
-func (b *borrowed) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.data = nil
-	return nil
+// WriteTo implements io.WriterTo, so that the data need not be copied.
+func (m *moving) WriteTo(w io.Writer) (all int64, err error) {
+	for len(m.data) > 0 && err == nil {
+		var n int
+		n, err = w.Write(m.data[:min(len(m.data), sendPiece)])
+		m.data = m.data[n:]
+		all += int64(n)
+		m.guard.Moved()
+	}
+	return all, err
 }
+
+// Close implements io.Closer.
+func (m *moving) Close() error { return nil }

@@ -115,6 +115,9 @@ func (d *download) read(ctx context.Context, w io.Writer, from, to int64, progre
 }
 
 func (d *download) run(ctx context.Context, w io.Writer, list []piece, progress func(int64)) error {
+	if len(list) == 1 {
+		return d.runOne(ctx, w, list[0], progress)
+	}
 	var largest int64
 	for _, p := range list {
 		largest = max(largest, p.length())
@@ -128,6 +131,21 @@ func (d *download) run(ctx context.Context, w io.Writer, list []piece, progress 
 	})
 	group.Go(func() error { return writeAll(ctx, w, buffers, queue, progress) })
 	return group.Wait()
+}
+
+// runOne reads what lies in one piece, as small files do: there is nothing to
+// fetch ahead, and nobody to hand it over to.
+func (d *download) runOne(ctx context.Context, w io.Writer, p piece, progress func(int64)) error {
+	buffers := d.c.buffers.limit(1, p.length())
+	buffer, err := buffers.get(ctx)
+	if err != nil {
+		return err
+	}
+	all := (*buffer)[:p.length()]
+	if err := d.fetch(ctx, p, all); err != nil {
+		return err
+	}
+	return writeOut(ctx, w, buffers, &fetched{buffer: buffer, data: p.wanted(all)}, progress)
 }
 
 // fetchAll starts fetching the pieces in order, as buffers become free, and
@@ -163,21 +181,28 @@ func writeAll(ctx context.Context, w io.Writer, buffers *buffers, queue <-chan *
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		n, err := write(ctx, w, f.data)
-		if ctx.Err() != nil {
-			return ctx.Err() // the buffer is lost: a Write may still be using it
+		if err := writeOut(ctx, w, buffers, f, progress); err != nil {
+			return err
 		}
-		if err == nil && n < len(f.data) {
-			err = io.ErrShortWrite
-		}
-		if err != nil {
-			return dfs.Errorf(dfs.Internal, "the output cannot be written: %w", err)
-		}
-		if progress != nil {
-			progress(int64(n))
-		}
-		buffers.put(f.buffer)
 	}
+	return nil
+}
+
+func writeOut(ctx context.Context, w io.Writer, buffers *buffers, f *fetched, progress func(int64)) error {
+	n, err := write(ctx, w, f.data)
+	if ctx.Err() != nil {
+		return ctx.Err() // the buffer is lost: a Write may still be using it
+	}
+	if err == nil && n < len(f.data) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		return dfs.Errorf(dfs.Internal, "the output cannot be written: %w", err)
+	}
+	if progress != nil {
+		progress(int64(n))
+	}
+	buffers.put(f.buffer)
 	return nil
 }
 

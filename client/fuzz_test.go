@@ -95,13 +95,13 @@ func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { retu
 // answering makes every DataNode give one answer.
 func answering(status int, header http.Header, length int64, body []byte) *dataNodes {
 	d := newDataNodes(time.Minute, func() dfs.ClusterID { return "" })
-	d.transport.RegisterProtocol("http", transportFunc(func(r *http.Request) (*http.Response, error) {
+	d.transport = transportFunc(func(r *http.Request) (*http.Response, error) {
 		if r.Body != nil {
 			_, _ = io.Copy(io.Discard, r.Body) // in memory
 			r.Body.Close()                     // by contract
 		}
 		return &http.Response{StatusCode: status, Status: "status", Header: header, ContentLength: length, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
-	}))
+	})
 	return d
 }
 

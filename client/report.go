@@ -78,10 +78,19 @@ func (r *reports) tell(id dfs.ChunkID, target protocol.Target) {
 
 // wait gives the reports under way a moment, and ends them.
 func (r *reports) wait() {
+	defer r.cancel()
+	if r.none() {
+		return
+	}
 	timer := time.AfterFunc(r.c.reportGrace, r.cancel)
 	defer timer.Stop()
 	_ = r.group.Wait() // failures were logged
-	r.cancel()
+}
+
+func (r *reports) none() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.told) == 0
 }
 
 // suspect asks a DataNode to read its replica again.

@@ -45,21 +45,40 @@ func (g *Group) LeaderTerm() uint64 {
 
 // confirmLeadership returns nil when a majority has confirmed, after the call
 // began, that this node leads in the term of an effective reign.
+//
+// VerifyLeader makes heartbeats go out at once, and that is what it is called
+// for: what it waits for may be the answers to earlier ones. To call it again
+// until it waited for the right ones would send more of them each time, so the
+// answers are looked at as they come.
 func (g *Group) confirmLeadership() error {
 	since := g.transport.now()
 	r := g.reign.Load()
 	if r == nil || !r.isEffective() {
 		return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead any longer")
 	}
-	for {
-		// Makes heartbeats go out at once and waits for a majority of answers,
-		// though not necessarily to those.
-		if err := g.await(r.ctx, func() raft.Future { return g.raft.VerifyLeader() }); err != nil {
+	heard := g.transport.heard()
+	asked := make(chan error, 1)
+	if !g.spawn(func() { asked <- g.raft.VerifyLeader().Error() }) {
+		return errShuttingDown()
+	}
+	for answer := asked; ; {
+		var err error
+		select {
+		case <-heard:
+		case err = <-answer:
+			answer = nil // once is enough: what was asked for is on its way
+		case <-r.ctx.Done():
+			err = r.ctx.Err()
+		case <-g.lost:
+			err = raft.ErrRaftShutdown
+		}
+		if err != nil {
 			return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead any longer: %w", err)
 		}
 		if g.raft.CurrentTerm() != r.term || g.raft.State() != raft.Leader {
 			return dfs.Errorf(dfs.NotLeader, "this NameNode does not lead any longer")
 		}
+		heard = g.transport.heard() // before looking, so that nothing is missed
 		voters := g.raft.GetConfiguration().Configuration()
 		if g.transport.majoritySince(since, r.term, raft.ServerID(g.cfg.ID), voters) {
 			return nil

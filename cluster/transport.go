@@ -31,7 +31,8 @@ type transport struct {
 
 	clock atomic.Uint64 // counts events; orders them without trusting a wall clock
 	mu    sync.Mutex
-	acks  map[raft.ServerID]ack
+	acks  map[raft.ServerID]ack // guarded by mu
+	next  chan struct{}         // closed at the next acknowledgement; nil when nobody waits for it; guarded by mu
 }
 
 // ack says that a peer was in term, and not in a later one, at some moment
@@ -69,9 +70,24 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 func (t *transport) acknowledge(id raft.ServerID, a ack) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if a.sent > t.acks[id].sent {
-		t.acks[id] = a
+	if a.sent <= t.acks[id].sent {
+		return
 	}
+	t.acks[id] = a
+	if t.next != nil {
+		close(t.next)
+		t.next = nil
+	}
+}
+
+// heard returns a channel that is closed when a peer acknowledges something anew.
+func (t *transport) heard() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next == nil {
+		t.next = make(chan struct{})
+	}
+	return t.next
 }
 
 func (t *transport) now() uint64 { return t.clock.Add(1) }

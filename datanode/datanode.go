@@ -107,10 +107,11 @@ func (d *DataNode) start(listener net.Listener) {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnContext:       withCork,
 		ErrorLog:          d.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
-	fetcher := newFetcher(d.config, d.store, d.forward.client, metrics, d.log)
-	trimmer := newTrimmer(d.config, d.store, keeps, d.forward.client, metrics, d.log)
+	fetcher := newFetcher(d.config, d.store, d.forward.transport, metrics, d.log)
+	trimmer := newTrimmer(d.config, d.store, keeps, d.forward.transport, metrics, d.log)
 	orders := newOrders(d.config, d.store, fetcher, trimmer, suspicions, metrics, d.log)
 	heartbeats := newHeartbeater(d.config, d.self, d.store, d.caller, nodes, standing, orders, metrics, d.log)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -134,7 +135,7 @@ func (d *DataNode) start(listener net.Listener) {
 		}
 	})
 	d.goroutines.Go(func() {
-		if err := d.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := d.http.Serve(corkedListener{listener}); !errors.Is(err, http.ErrServerClosed) {
 			d.stopped(dfs.Errorf(dfs.Internal, "DataNode %s cannot serve any more: %w", d.config.ID, err))
 		}
 	})

@@ -17,18 +17,18 @@ import (
 
 // fetcher copies chunks from other DataNodes to this one.
 type fetcher struct {
-	self    dfs.NodeID
-	store   *chunkstore.Store
-	client  *http.Client
-	limit   time.Duration // for the next transferBuffer bytes
-	metrics *metrics
-	log     hclog.Logger
-	buffers sync.Pool // of *[transferBuffer]byte
+	self      dfs.NodeID
+	store     *chunkstore.Store
+	transport http.RoundTripper
+	limit     time.Duration // for the next transferBuffer bytes
+	metrics   *metrics
+	log       hclog.Logger
+	buffers   sync.Pool // of *[transferBuffer]byte
 }
 
-func newFetcher(config Config, store *chunkstore.Store, client *http.Client, metrics *metrics, log hclog.Logger) *fetcher {
+func newFetcher(config Config, store *chunkstore.Store, transport http.RoundTripper, metrics *metrics, log hclog.Logger) *fetcher {
 	return &fetcher{
-		self: config.ID, store: store, client: client, limit: config.Limits.ForwardTimeout, metrics: metrics, log: log.Named("fetch"),
+		self: config.ID, store: store, transport: transport, limit: config.Limits.ForwardTimeout, metrics: metrics, log: log.Named("fetch"),
 		buffers: sync.Pool{New: func() any { return new([transferBuffer]byte) }},
 	}
 }
@@ -90,7 +90,7 @@ func (f *fetcher) receive(ctx context.Context, guard *stall.Guard, source protoc
 	if err != nil {
 		return err
 	}
-	response, err := f.client.Do(request)
+	response, err := f.transport.RoundTrip(request)
 	if err != nil {
 		return dfs.Errorf(dfs.Unavailable, "DataNode %s cannot be reached: %w", source.ID, err)
 	}

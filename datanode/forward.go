@@ -1,16 +1,15 @@
 package datanode
 
 import (
-	"bytes"
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/dfs-go/dfs-go/datanode/chunkstore"
+	"github.com/dfs-go/dfs-go/internal/carrier"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 	"github.com/dfs-go/dfs-go/internal/stall"
@@ -24,29 +23,24 @@ const (
 
 // forwarder passes chunks on to other DataNodes.
 type forwarder struct {
-	nodes   *directory
-	store   *chunkstore.Store
-	timeout time.Duration // of the last node of a pipeline
-	client  *http.Client
+	nodes     *directory
+	store     *chunkstore.Store
+	timeout   time.Duration     // of the last node of a pipeline
+	transport http.RoundTripper // without an http.Client: nobody is redirected
+	hangUp    func()            // closes idle connections
 }
 
 func newForwarder(nodes *directory, store *chunkstore.Store, timeout time.Duration) *forwarder {
-	transport := &http.Transport{ // no Proxy: the environment must not come between the nodes
-		DialContext:            (&net.Dialer{Timeout: forwardDialTimeout}).DialContext,
-		MaxIdleConnsPerHost:    forwardConnections,
-		IdleConnTimeout:        idleTimeout / 2, // so that the server never hangs up first
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		DisableCompression:     true,
-		WriteBufferSize:        transferBuffer,
-	}
-	refuseRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &forwarder{
-		nodes: nodes, store: store, timeout: timeout,
-		client: &http.Client{Transport: transport, CheckRedirect: refuseRedirect},
-	}
+	transport := carrier.New(carrier.Config{
+		DialTimeout: forwardDialTimeout,
+		IdleTimeout: idleTimeout / 2, // so that the server never hangs up first
+		IdlePerHost: forwardConnections,
+		MaxHead:     maxHeaderBytes,
+	})
+	return &forwarder{nodes: nodes, store: store, timeout: timeout, transport: transport, hangUp: transport.CloseIdleConnections}
 }
 
-func (f *forwarder) close() { f.client.CloseIdleConnections() }
+func (f *forwarder) close() { f.hangUp() }
 
 // patience is how long a node that has the given number of nodes behind it may
 // show no sign of life; see Limits.ForwardTimeout.
@@ -89,14 +83,13 @@ func (f *forwarder) follow(ctx context.Context, up upload, writer *chunkstore.Wr
 	return f.start(ctx, up, newTail(data, up.size), data), nil
 }
 
-// send begins to forward a chunk that is in memory. The caller must call stop.
+// send begins to forward a chunk that is in memory. The caller must call stop;
+// after that nobody looks at the data any more.
 func (f *forwarder) send(ctx context.Context, up upload, data []byte) *transfer {
 	if len(up.pipeline) == 0 {
 		return nil
 	}
-	all := newTail(bytes.NewReader(data), up.size)
-	all.available = up.size
-	return f.start(ctx, up, all, nil)
+	return f.start(ctx, up, wholeTail(data), nil)
 }
 
 func (f *forwarder) start(ctx context.Context, up upload, data *tail, file io.Closer) *transfer {
@@ -108,10 +101,6 @@ func (f *forwarder) start(ctx context.Context, up upload, data *tail, file io.Cl
 	}()
 	return t
 }
-
-// unread tells, after stop, whether nobody reads the data any more. A connection
-// that was given up may do so for a while.
-func (t *transfer) unread() bool { return t == nil || t.tail.readers.Load() == 0 }
 
 func (t *transfer) grow(n int64) {
 	if t != nil {
@@ -191,7 +180,7 @@ func (t *transfer) attempt(ctx context.Context, id dfs.NodeID, behind []dfs.Node
 		return reply, err
 	}
 	t.address(request, id, behind)
-	response, err := t.f.client.Do(request)
+	response, err := t.f.transport.RoundTrip(request)
 	if err != nil {
 		return reply, t.unreachable(ctx, guard, id, limit, err)
 	}

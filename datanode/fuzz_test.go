@@ -66,8 +66,8 @@ func FuzzHeartbeatReply(f *testing.F) {
 		reply.Term = before.Term + uint64(step%3) - 1 // of the past, the present or the future
 		h, s := heartbeaterOn(t, st)
 		h.standing.accept()
-		offline := &http.Client{Transport: transportFunc(func(*http.Request) (*http.Response, error) { return nil, errors.New("offline") })}
-		h.orders.fetcher.client, h.orders.trimmer.client = offline, offline
+		offline := transportFunc(func(*http.Request) (*http.Response, error) { return nil, errors.New("offline") })
+		h.orders.fetcher.transport, h.orders.trimmer.transport = offline, offline
 		s.answer = func(int, protocol.HeartbeatRequest) (protocol.HeartbeatReply, error) { return reply, nil }
 		if pause := h.beat(t.Context()); pause < 0 || pause > refusedFactor*longestInterval || h.interval < shortestInterval || h.interval > longestInterval {
 			t.Fatalf("the next heartbeat comes after %s, then every %s", pause, h.interval)
@@ -180,7 +180,7 @@ func FuzzPeerAnswer(f *testing.F) {
 	}
 	f.Cleanup(func() { file.Close() }) // only read from by now
 	f.Fuzz(func(t *testing.T, kind byte, status int, node, checksum string, length int64, body []byte) {
-		client := &http.Client{Transport: transportFunc(func(r *http.Request) (*http.Response, error) {
+		transport := transportFunc(func(r *http.Request) (*http.Response, error) {
 			if r.Body != nil {
 				if sent, err := io.ReadAll(r.Body); err != nil || kind%3 == 2 && !bytes.Equal(sent, content) {
 					t.Errorf("%q was sent, %v", sent, err)
@@ -191,23 +191,23 @@ func FuzzPeerAnswer(f *testing.F) {
 			header.Set(protocol.HeaderNodeID, node)
 			header.Set(protocol.HeaderChecksum, checksum)
 			return &http.Response{StatusCode: status, Status: "status", Header: header, ContentLength: length, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
-		})}
+		})
 		peer := protocol.Target{ID: "dn2", URL: "http://dn2:9000"}
 		order := protocol.Order{Chunk: want.ID, Size: want.Size, CRC32C: want.CRC32C, Sources: []protocol.Target{peer}, Keepers: []protocol.Target{peer}, Keep: 1}
 		switch kind % 3 {
 		case 0:
 			trimmer := *h.orders.trimmer
-			trimmer.client = client
+			trimmer.transport = transport
 			var said protocol.StatChunksReply
 			right := json.Unmarshal(body, &said) == nil && len(said.Chunks) == 1 && said.Chunks[0] == protocol.ChunkInfo(want)
 			if trimmer.confirm(t.Context(), order) == nil && (status != 200 || node != "dn2" || !right) {
 				t.Fatalf("%d from %q, %s, is taken for a promise", status, node, body)
 			}
 		case 1:
-			checkCopy(t, st, client, order, content)
+			checkCopy(t, st, transport, order, content)
 		case 2:
 			h.nodes.learn([]protocol.Target{peer, {ID: "dn3", URL: "http://dn3:9000"}, {ID: "dn4", URL: "http://dn4:9000"}})
-			forward := &forwarder{nodes: h.nodes, store: st, timeout: time.Minute, client: client}
+			forward := &forwarder{nodes: h.nodes, store: st, timeout: time.Minute, transport: transport}
 			up := upload{id: want.ID, size: want.Size, crc: want.CRC32C, pipeline: []dfs.NodeID{"dn2", "dn3", "dn4"}}
 			sending := &transfer{f: forward, up: up, tail: newTail(file, want.Size)}
 			sending.grow(want.Size)
@@ -216,10 +216,10 @@ func FuzzPeerAnswer(f *testing.F) {
 	})
 }
 
-func checkCopy(t *testing.T, st *chunkstore.Store, client *http.Client, order protocol.Order, content []byte) {
+func checkCopy(t *testing.T, st *chunkstore.Store, transport http.RoundTripper, order protocol.Order, content []byte) {
 	t.Helper()
 	h, _ := heartbeaterOn(t, st)
-	h.orders.fetcher.client = client
+	h.orders.fetcher.transport = transport
 	err := h.orders.fetcher.copy(t.Context(), order)
 	chunk, openErr := st.OpenChunk(order.Chunk)
 	if err != nil {

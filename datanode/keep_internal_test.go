@@ -118,7 +118,7 @@ func confirms(ids ...dfs.ChunkID) *http.Response {
 func testOrders(st *chunkstore.Store, network asks) *orders {
 	config := Config{ID: "dn1", Limits: Limits{Copies: 1}}
 	metrics, log := newMetrics(st), hclog.NewNullLogger()
-	trimmer := newTrimmer(config, st, newKeeps(), &http.Client{Transport: network}, metrics, log)
+	trimmer := newTrimmer(config, st, newKeeps(), network, metrics, log)
 	return newOrders(config, st, newFetcher(config, st, nil, metrics, log), trimmer, newSuspicions(st, metrics, log), metrics, log)
 }
 

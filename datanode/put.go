@@ -145,8 +145,8 @@ func (s *server) putSmall(w http.ResponseWriter, r *http.Request, up upload) (ou
 		below = down.wait()
 	}
 	down.stop()
-	if err == nil && down.unread() {
-		s.smallBuffers.Put(buffer) // nobody looks at it any more: no disk that hangs, no connection
+	if err == nil { // or a disk that hangs may still look at it
+		s.smallBuffers.Put(buffer)
 	}
 	return below, err
 }

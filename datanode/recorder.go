@@ -15,6 +15,7 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	body   *body
+	cork   *corked
 	limit  time.Duration // for the rest of the body, and for the answer; transfers extend it piece by piece
 }
 
@@ -23,7 +24,7 @@ type recorder struct {
 func record(w http.ResponseWriter, r *http.Request, limit time.Duration) (*recorder, *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // the last answer's; fails only when the connection is closed
-	rec := &recorder{ResponseWriter: w, body: &body{done: true}, limit: limit}
+	rec := &recorder{ResponseWriter: w, body: &body{done: true}, cork: corkOf(r), limit: limit}
 	if r.Body == nil || r.Body == http.NoBody {
 		return rec, r
 	}
@@ -44,8 +45,15 @@ func (r *recorder) WriteHeader(status int) {
 			r.Header().Set("Connection", "close")
 		}
 		_ = http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(r.limit)) // fails only when the connection is closed
+		r.cork.hold()                                                                              // not before: what tells the caller to send the body must go out
 	}
 	r.ResponseWriter.WriteHeader(status)
+}
+
+// finish puts the answer on its way.
+func (r *recorder) finish() {
+	_ = http.NewResponseController(r.ResponseWriter).Flush() // fails when the caller is gone
+	_ = r.cork.release()                                     // the same
 }
 
 // Write implements http.ResponseWriter.

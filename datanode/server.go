@@ -165,6 +165,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, e endpoint) {
 	if !s.gate.enter() {
 		w.Header().Set("Connection", "close")
 		protocol.WriteError(recorder, dfs.Errorf(dfs.Unavailable, "DataNode %s is shutting down; use another", s.id))
+		recorder.finish()
 		return
 	}
 	defer s.gate.leave()
@@ -172,7 +173,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, e endpoint) {
 	defer func() {
 		// Connections may be closed as soon as the gate is empty, and an answer
 		// must be on its way by then.
-		_ = http.NewResponseController(w).Flush() // fails when the caller is gone
+		recorder.finish()
 		s.metrics.answered(e.Pattern, recorder.status, time.Since(started))
 	}()
 	if err := s.guarded(recorder, r, e); err != nil {

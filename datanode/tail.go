@@ -1,23 +1,23 @@
 package datanode
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dfs-go/dfs-go/internal/stall"
 )
 
-// tail is data of known size that is still coming. Any number of readers may
-// follow it from the beginning.
+// tail is data of known size that is still coming. It may be followed from the
+// beginning several times, one after the other.
 type tail struct {
-	data io.ReaderAt
-	size int64
-
-	readers atomic.Int64 // that are not closed
+	data   io.ReaderAt
+	memory []byte // all of the data, when it lies in memory
+	size   int64
 
 	mu        sync.Mutex
 	available int64         // bytes that can be read; guarded by mu
@@ -28,9 +28,13 @@ func newTail(data io.ReaderAt, size int64) *tail {
 	return &tail{data: data, size: size, changed: make(chan struct{})}
 }
 
-// follow returns a reader, which must be closed.
+// wholeTail is a tail that has come already.
+func wholeTail(data []byte) *tail {
+	size := int64(len(data))
+	return &tail{data: bytes.NewReader(data), memory: data, size: size, available: size, changed: make(chan struct{})}
+}
+
 func (t *tail) follow(ctx context.Context, guard *stall.Guard, limit time.Duration) *tailReader {
-	t.readers.Add(1)
 	return &tailReader{ctx: ctx, tail: t, guard: guard, limit: limit}
 }
 
@@ -56,7 +60,6 @@ type tailReader struct {
 	guard  *stall.Guard
 	limit  time.Duration // of guard
 	offset int64
-	closed atomic.Bool
 }
 
 // Read implements io.Reader.
@@ -77,13 +80,38 @@ func (r *tailReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close implements io.Closer. The data is the transfer's.
-func (r *tailReader) Close() error {
-	if r.closed.CompareAndSwap(false, true) {
-		r.tail.readers.Add(-1)
+// WriteTo implements io.WriterTo: what lies in a file is sent by the kernel.
+func (r *tailReader) WriteTo(w io.Writer) (all int64, err error) {
+	for r.guard.Moved(); r.offset < r.tail.size && err == nil; r.guard.Moved() {
+		available, waitErr := r.await()
+		if waitErr != nil {
+			return all, waitErr
+		}
+		var n int64
+		n, err = r.tail.send(w, r.offset, min(available-r.offset, transferBuffer))
+		r.offset += n
+		all += n
 	}
-	return nil
+	return all, err
 }
+
+func (t *tail) send(w io.Writer, offset, n int64) (int64, error) {
+	if t.memory != nil {
+		written, err := w.Write(t.memory[offset : offset+n])
+		return int64(written), err
+	}
+	file, ok := t.data.(*os.File)
+	if !ok {
+		return io.Copy(w, io.NewSectionReader(t.data, offset, n))
+	}
+	if _, err := file.Seek(offset, io.SeekStart); err != nil {
+		return 0, err
+	}
+	return io.CopyN(w, file, n)
+}
+
+// Close implements io.Closer. The data is the transfer's.
+func (r *tailReader) Close() error { return nil }
 
 // await waits until there is something to read.
 func (r *tailReader) await() (available int64, err error) {

@@ -28,18 +28,18 @@ const (
 // trimmer gives up replicas that are too many, when enough of the nodes that
 // are to keep theirs have read them again.
 type trimmer struct {
-	self    dfs.NodeID
-	store   *chunkstore.Store
-	keeps   *keeps
-	client  *http.Client
-	bound   time.Duration // from asking the keepers to giving the replica up
-	metrics *metrics
-	log     hclog.Logger
+	self      dfs.NodeID
+	store     *chunkstore.Store
+	keeps     *keeps
+	transport http.RoundTripper
+	bound     time.Duration // from asking the keepers to giving the replica up
+	metrics   *metrics
+	log       hclog.Logger
 }
 
-func newTrimmer(config Config, store *chunkstore.Store, keeps *keeps, client *http.Client, metrics *metrics, log hclog.Logger) *trimmer {
+func newTrimmer(config Config, store *chunkstore.Store, keeps *keeps, transport http.RoundTripper, metrics *metrics, log hclog.Logger) *trimmer {
 	return &trimmer{
-		self: config.ID, store: store, keeps: keeps, client: client, bound: trimBound, metrics: metrics, log: log.Named("trim"),
+		self: config.ID, store: store, keeps: keeps, transport: transport, bound: trimBound, metrics: metrics, log: log.Named("trim"),
 	}
 }
 
@@ -122,7 +122,7 @@ func (t *trimmer) ask(ctx context.Context, keeper protocol.Target, want chunksto
 	if err != nil {
 		return err
 	}
-	response, err := t.client.Do(request)
+	response, err := t.transport.RoundTrip(request)
 	if err != nil {
 		return dfs.Errorf(dfs.Unavailable, "it cannot be reached: %w", err)
 	}

@@ -187,7 +187,7 @@ func newFuzzedNode(f *testing.F) *fuzzedNode {
 	timing.HeartbeatTimeout, timing.ElectionTimeout, timing.LeaderLease = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
 	n, err := New(Config{ID: "nn1", Addr: "127.0.0.1:0", RaftAddr: "127.0.0.1:0", MetaDir: f.TempDir(), Timing: timing, Logger: hclog.NewNullLogger()})
 	if err == nil {
-		n.dataNodes.Transport = transportFunc(everyChunk)
+		n.dataNodes = transportFunc(everyChunk)
 		err = n.Open(f.Context())
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dfs-go/dfs-go/cluster"
 	"github.com/dfs-go/dfs-go/fsm"
+	"github.com/dfs-go/dfs-go/internal/carrier"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
@@ -36,7 +37,8 @@ type NameNode struct {
 	opened    chan struct{} // closed when group can be used
 	url       string
 	server    *http.Server
-	dataNodes *http.Client // for asking DataNodes what they hold
+	dataNodes http.RoundTripper // for asking DataNodes what they hold
+	hangUp    func()            // closes idle connections to them
 
 	lead atomic.Pointer[leadership] // nil while another NameNode leads
 
@@ -64,15 +66,9 @@ func New(config Config) (*NameNode, error) {
 		opened:    make(chan struct{}),
 		failed:    make(chan struct{}),
 		surveys:   make(chan struct{}, 1),
-		dataNodes: &http.Client{
-			Transport: &http.Transport{
-				DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
-				MaxIdleConnsPerHost: 32,
-				IdleConnTimeout:     time.Minute,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
 	}
+	transport := carrier.New(carrier.Config{DialTimeout: time.Second, IdleTimeout: time.Minute, IdlePerHost: 32})
+	n.dataNodes, n.hangUp = transport, transport.CloseIdleConnections
 	n.machine = fsm.New(n.fatal)
 	n.metrics = newMetrics(n)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -218,7 +214,7 @@ func (n *NameNode) Close(ctx context.Context) error {
 	n.cancel()
 	n.workers.close()
 	n.background.Wait()
-	n.dataNodes.CloseIdleConnections()
+	n.hangUp()
 	return errors.Join(err, n.meta.close())
 }
 

@@ -201,7 +201,7 @@ func (n *NameNode) callDataNode(ctx context.Context, node fsm.Node, route protoc
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set(protocol.HeaderClusterID, string(n.clusterID()))
 	request.Header.Set(protocol.HeaderNodeID, string(node.ID))
-	response, err := n.dataNodes.Do(request)
+	response, err := n.dataNodes.RoundTrip(request)
 	if err != nil {
 		return err
 	}

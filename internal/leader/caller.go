@@ -3,13 +3,13 @@ package leader
 import (
 	"context"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/dfs-go/dfs-go/internal/carrier"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
@@ -62,7 +62,8 @@ type Call struct {
 
 // Caller calls NameNodes. It is safe for concurrent use.
 type Caller struct {
-	transport  *http.Transport // without a Client: redirects are the Caller's business
+	transport  http.RoundTripper // without a Client: redirects are the Caller's business
+	hangUp     func()            // closes idle connections
 	known      *endpoints
 	log        hclog.Logger
 	tryTimeout time.Duration
@@ -85,16 +86,14 @@ func New(config Config) (*Caller, error) {
 	if config.TryTimeout <= 0 {
 		config.TryTimeout = defaultTryTimeout
 	}
-	transport := &http.Transport{ // no Proxy: the environment must not come between the nodes
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		MaxIdleConns:           4 * maxConnections,
-		MaxIdleConnsPerHost:    maxConnections,
-		IdleConnTimeout:        30 * time.Second, // less than the servers' 60 s, so that they never hang up first
-		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true,
-	}
+	transport := carrier.New(carrier.Config{
+		DialTimeout: dialTimeout,
+		IdleTimeout: 30 * time.Second, // less than the servers' 60 s, so that they never hang up first
+		IdlePerHost: maxConnections,
+	})
 	return &Caller{
 		transport:  transport,
+		hangUp:     transport.CloseIdleConnections,
 		known:      known,
 		log:        config.Logger.Named("leader"),
 		tryTimeout: config.TryTimeout,
@@ -104,7 +103,7 @@ func New(config Config) (*Caller, error) {
 }
 
 // Close closes idle connections. Calls under way are not touched.
-func (c *Caller) Close() { c.transport.CloseIdleConnections() }
+func (c *Caller) Close() { c.hangUp() }
 
 // Endpoints returns the base URLs of all NameNodes known: the configured ones,
 // then those learnt.

@@ -53,9 +53,9 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.transport.RegisterProtocol("http", transportFunc(func(r *http.Request) (*http.Response, error) {
+		c.transport = transportFunc(func(r *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: status, Status: "status", Header: header, ContentLength: -1, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
-		}))
+		})
 		before := protocol.LeaderReply{NodeID: "untouched"}
 		reply := before
 		task, err := c.newTask(protocol.GetLeader, Call{Out: &reply})

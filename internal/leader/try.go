@@ -4,16 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"reflect"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/dfs-go/dfs-go/internal/carrier"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 	"github.com/dfs-go/dfs-go/internal/stall"
@@ -40,8 +40,6 @@ type verdict struct {
 func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 	tryCtx, guard := stall.Watch(ctx, t.patience())
 	defer guard.Stop()
-	var connected atomic.Bool // before that, the request certainly never left
-	tryCtx = httptrace.WithClientTrace(tryCtx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	request, err := t.request(tryCtx, baseURL, c.known.clusterID())
 	if err != nil {
 		return verdict{err: err, final: true}
@@ -49,7 +47,7 @@ func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 	response, err := c.transport.RoundTrip(request)
 	if err != nil {
 		v := c.noAnswer(ctx, t, baseURL, guard, err)
-		v.maybe = connected.Load()
+		v.maybe = !errors.As(err, new(*carrier.NotSentError))
 		return v
 	}
 	defer response.Body.Close()

@@ -60,8 +60,12 @@ var importRules = []importRule{
 		instead: "a command is a few lines that call internal/cli: put the code there",
 	},
 	{
-		of: []string{"internal/leader"}, only: []string{"internal/dfs", "internal/protocol", "internal/stall"},
+		of: []string{"internal/leader"}, only: []string{"internal/carrier", "internal/dfs", "internal/protocol", "internal/stall"},
 		instead: "internal/leader knows how to reach the leader, not what for: let the caller tell it",
+	},
+	{
+		of: []string{"internal/carrier"}, only: []string{}, stdlib: true,
+		instead: "what carries requests knows nothing of what they say: let the caller tell it",
 	},
 	{
 		of: []string{"internal/stall"}, only: []string{}, stdlib: true,
@@ -158,6 +162,7 @@ func TestImportRulesBite(t *testing.T) {
 		{"internal/leader/x.go", module + "fsm", 1},
 		{"datanode/x.go", "log", 1},
 		{"internal/stall/x.go", module + "internal/dfs", 1},
+		{"internal/carrier/x.go", module + "internal/protocol", 1},
 		{"internal/cli/x.go", module + "internal/faultbed", 1},
 		{"internal/cli/x_test.go", module + "internal/faultbed", 0},
 	}

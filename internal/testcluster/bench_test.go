@@ -22,25 +22,24 @@ func BenchmarkSmallFiles1(b *testing.B)  { benchFiles(b, 1, false) }
 func BenchmarkSmallFiles16(b *testing.B) { benchFiles(b, 16, false) }
 func BenchmarkSmallReads16(b *testing.B) { benchFiles(b, 16, true) }
 
-// benchFiles stores small files with three replicas, or reads one of them, and
-// reports what that costs all nodes and the client together.
-func benchFiles(b *testing.B, callers int, read bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: 3, DataNodes: 4, Dir: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := c.Close(); err != nil {
+// BenchmarkMkdir128 makes directories, one change of the namespace each.
+func BenchmarkMkdir128(b *testing.B) {
+	ctx, caller := benchCluster(b)
+	measure(b, 128, func(i int64) {
+		path, err := dfs.ParsePath(fmt.Sprintf("/directories/%d/%d/%d", b.N, i/1000, i))
+		if err == nil {
+			err = caller.MkdirAll(ctx, path)
+		}
+		if err != nil {
 			b.Error(err)
 		}
 	})
-	caller, err := client.New(client.Config{NameNodes: c.URLs()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(caller.Close)
+}
+
+// benchFiles stores small files with three replicas, or reads one of them, and
+// reports what that costs all nodes and the client together.
+func benchFiles(b *testing.B, callers int, read bool) {
+	ctx, caller := benchCluster(b)
 	data := bytes.Repeat([]byte("DFS "), smallFile/4)
 	put := func(i int64) {
 		path, err := dfs.ParsePath(fmt.Sprintf("/files/%d/%d", i/1000, i))
@@ -69,6 +68,32 @@ func benchFiles(b *testing.B, callers int, read bool) {
 	} else {
 		put(-1)
 	}
+	measure(b, callers, work)
+}
+
+// benchCluster starts a cluster, and a client of it, for a benchmark.
+func benchCluster(b *testing.B) (context.Context, *client.Client) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	b.Cleanup(cancel)
+	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: 3, DataNodes: 4, Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	caller, err := client.New(client.Config{NameNodes: c.URLs()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(caller.Close)
+	return ctx, caller
+}
+
+// measure lets callers work b.N times, and reports what that costs all sides.
+func measure(b *testing.B, callers int, work func(i int64)) {
 	b.ReportAllocs()
 	var next atomic.Int64
 	var wg sync.WaitGroup
