@@ -37,6 +37,7 @@ type leadership struct {
 	unsettled atomic.Bool                   // chunks may lack replicas since the last survey
 	surveyed  atomic.Pointer[repair.Report] // the last; nil before the first
 	deletions deletions
+	stock     *stock // chunks for small files
 
 	repair  *repairDuty
 	service turn // for whoever changes the service of DataNodes
@@ -71,6 +72,7 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 		trims:     repair.NewTrims(trimAgain),
 		service:   newTurn(),
 		deletions: deletions{ledger: reclaim.NewLedger(deleteTimeout)},
+		stock:     newStock(),
 	}
 	l.repair = newRepairDuty(l)
 	l.refreshFlight()
@@ -78,6 +80,7 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 	defer n.lead.Store(nil)
 	n.logger.Info("leading", "term", term)
 	tasks.Go(l.collectReports)
+	tasks.Go(l.keepStock)
 	tasks.Go(func() error { return l.every(n.config.HeartbeatInterval/4, l.judgeLiveness) })
 	tasks.Go(func() error { return l.every(min(n.config.UploadExpiry/10, time.Minute), l.expireUploads()) })
 	tasks.Go(func() error { return l.every(purgeInterval, l.purge) })
@@ -234,10 +237,17 @@ func (l *leadership) purge() {
 func (l *leadership) refreshFlight() {
 	inFlight := make(map[fsm.NodeNum]int64)
 	// Uploads may be large, and Apply must not wait.
-	l.n.machine.Freeze().InFlight(func(target fsm.NodeNum, chunkSize int64) { inFlight[target] += chunkSize })
+	l.expected(l.n.machine.Freeze(), func(target fsm.NodeNum, chunkSize int64) { inFlight[target] += chunkSize })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight = inFlight
+}
+
+// expected calls fn with each chunk that was allocated or handed out and not yet
+// reported by a target, and that target.
+func (l *leadership) expected(s *fsm.State, fn func(target fsm.NodeNum, chunkSize int64)) {
+	s.InFlight(fn)
+	l.stock.inFlight(s, fn)
 }
 
 // place decides where chunks go and takes note that they are on their way.
