@@ -50,9 +50,10 @@ func upload(t *testing.T, f *fakeCluster, c *client.Client, data []byte, options
 }
 
 func TestSizes(t *testing.T) {
-	for _, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3 * chunkSize, 100*chunkSize + 17} {
-		for _, announced := range []int64{int64(size), -1, 0, int64(size) / 2, 2*int64(size) + 5} {
+	for i, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3 * chunkSize, 100*chunkSize + 17} {
+		for j, announced := range []int64{int64(size), -1, 0, int64(size) / 2, 2*int64(size) + 5} {
 			f := newFakeCluster(t, 3)
+			f.stock = (i+j)%2 == 0
 			var done atomic.Int64
 			upload(t, f, f.client(), randomBytes(size), client.UploadOptions{
 				Size: announced, ChunkSize: chunkSize, Progress: func(n int64) { done.Add(n) },
@@ -367,7 +368,7 @@ func TestIdleUploadIsKeptAlive(t *testing.T) {
 	source, feed := io.Pipe()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_, _ = feed.Write([]byte("first"))
+		_, _ = feed.Write(randomBytes(dfs.BlockSize + 1)) // no small file
 		eventually(t, "two renewals", func() bool {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -394,7 +395,9 @@ func TestExpiredUploadEnds(t *testing.T) {
 	})
 	source, feed := io.Pipe()
 	defer feed.Close()
-	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), io.MultiReader(bytes.NewReader(randomBytes(dfs.BlockSize+1)), source), client.UploadOptions{
+		Size: -1, ChunkSize: dfs.MaxChunkSize,
+	})
 	if dfs.CodeOf(err) != dfs.NotFound {
 		t.Errorf("got %v", err)
 	}
@@ -420,7 +423,7 @@ func TestUploadMemoryIsBounded(t *testing.T) {
 	var source countingReader
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := c.Upload(ctx, mustPath(t, "/file"), &source, client.UploadOptions{Size: -1}); err == nil {
+		if _, err := c.Upload(ctx, mustPath(t, "/file"), &source, client.UploadOptions{Size: -1, ChunkSize: chunkSize}); err == nil {
 			t.Error("an endless upload ended")
 		}
 	})

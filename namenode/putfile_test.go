@@ -179,7 +179,7 @@ func TestPutFileRefusals(t *testing.T) {
 		"chunk of no size":         {func(r *protocol.PutRequest) { r.Chunk.Size = 0 }, dfs.Invalid},
 		"chunk of another size":    {func(r *protocol.PutRequest) { r.Chunk.Size++ }, dfs.Invalid},
 		"chunk of another content": {func(r *protocol.PutRequest) { r.Chunk.CRC32C++ }, dfs.Invalid},
-		"chunk in stock, nowhere": {func(r *protocol.PutRequest) { r.Chunk.ID++ }, dfs.Invalid},
+		"chunk in stock, nowhere":  {func(r *protocol.PutRequest) { r.Chunk.ID++ }, dfs.Invalid},
 		"chunk never reserved":     {func(r *protocol.PutRequest) { r.Chunk.ID = neverReserved }, dfs.Conflict},
 		"chunk of a file":          {func(r *protocol.PutRequest) { r.Chunk.ID = n.firstChunk("/file") }, dfs.Conflict},
 		"too few nodes":            {func(r *protocol.PutRequest) { r.Chunk.Nodes = r.Chunk.Nodes[:1] }, dfs.Invalid},
