@@ -68,6 +68,9 @@ func (c *Client) uploadSmall(ctx context.Context, path dfs.Path, data []byte, op
 // put sends the chunk, if there is one, and makes the file. Again says that
 // nothing came of it, nor ever will, and that another way may do.
 func (u *upload) put(ctx context.Context, data []byte, options UploadOptions) (result UploadResult, again bool, err error) {
+	if len(data) > 0 && options.Size > u.chunkSize {
+		return UploadResult{}, true, dfs.Errorf(dfs.TooLarge, "the chunks of this cluster have only %d bytes", u.chunkSize)
+	}
 	request := protocol.PutRequest{
 		Path: u.path.String(), Replication: options.Replication, Overwrite: options.Overwrite, Pool: u.pool, Base: u.base,
 	}

@@ -98,7 +98,7 @@ func TestOneBadDataNode(t *testing.T) {
 					t.Skip("a lie in the middle is the DataNodes' to detect")
 				}
 				fail(f.nodes[bad])
-				upload(t, f, f.client(), randomBytes(10*chunkSize), client.UploadOptions{Size: -1})
+				upload(t, f, f.client(), randomBytes(10*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 			})
 		}
 	}
@@ -161,7 +161,7 @@ func TestHiccupIsForgiven(t *testing.T) {
 			config.Logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Warn})
 		})
 		c.SetPenalty(time.Nanosecond)
-		result := upload(t, f, c, randomBytes(40*chunkSize), client.UploadOptions{Size: -1})
+		result := upload(t, f, c, randomBytes(40*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 		if result.Chunks != 40 || result.Replication != 3 || result.UnderReplicated < 1 || result.UnderReplicated > 3 || result.LeastReplicas != 2 {
 			t.Errorf("dn%d: %+v", bad+1, result)
 		}
@@ -185,7 +185,7 @@ func TestHiccupIsForgiven(t *testing.T) {
 func TestTrialsAreFew(t *testing.T) {
 	f := newFakeCluster(t, 3)
 	f.nodes[0].setBefore(refuse(dfs.NoSpace))
-	result := upload(t, f, f.client(), randomBytes(40*chunkSize), client.UploadOptions{Size: -1})
+	result := upload(t, f, f.client(), randomBytes(40*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 	if puts, _ := f.nodes[0].counts(); puts > 8 || result.UnderReplicated != 40 {
 		t.Errorf("%d tries, %+v", puts, result)
 	}
@@ -219,7 +219,7 @@ func TestBusyForTooLong(t *testing.T) {
 	f := newFakeCluster(t, 4)
 	f.nodes[0].setBefore(refuse(dfs.OverLimit))
 	c := f.client(func(config *client.Config) { config.Patience = time.Millisecond })
-	if result := upload(t, f, c, randomBytes(10*chunkSize), client.UploadOptions{Size: -1}); result.UnderReplicated == 10 {
+	if result := upload(t, f, c, randomBytes(10*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize}); result.UnderReplicated == 10 {
 		t.Errorf("no chunk went elsewhere: %+v", result)
 	}
 }
@@ -281,7 +281,7 @@ func TestSourceThatFails(t *testing.T) {
 	f := newFakeCluster(t, 3)
 	broken := errors.New("the disk is on fire")
 	source := io.MultiReader(bytes.NewReader(randomBytes(5*chunkSize+3)), iotest.ErrReader(broken))
-	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 	if !errors.Is(err, broken) {
 		t.Fatalf("got %v", err)
 	}
@@ -298,7 +298,7 @@ func TestCancelWhileTheSourceBlocks(t *testing.T) {
 		_, _ = feed.Write(randomBytes(3 * chunkSize / 2))
 		cancel()
 	}()
-	_, err := f.client().Upload(ctx, mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	_, err := f.client().Upload(ctx, mustPath(t, "/file"), source, client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
@@ -377,7 +377,7 @@ func TestIdleUploadIsKeptAlive(t *testing.T) {
 		_, _ = feed.Write([]byte(" second"))
 		_ = feed.Close()
 	})
-	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 	wg.Wait()
 	if err != nil {
 		t.Fatal(err)

@@ -251,12 +251,12 @@ func (n *fuzzedNode) serve(route protocol.Route, id, query string, header http.H
 func fuzzedRoutes() (routes []protocol.Route) {
 	for _, e := range endpoints() {
 		switch e.Route {
-		case protocol.JoinCluster, protocol.RemoveMember, protocol.TransferLead, protocol.TakeSnapshot, protocol.Announce:
+		case protocol.JoinCluster, protocol.RemoveMember, protocol.TransferLead, protocol.TakeSnapshot, protocol.Announce, protocol.PutFile:
 		default:
 			routes = append(routes, e.Route)
 		}
 	}
-	return routes
+	return append(routes, protocol.PutFile) // last, so that the inputs kept from before it ask for what they did
 }
 
 // FuzzRequest lets a leading NameNode answer arbitrary requests. It is never at
