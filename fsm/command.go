@@ -108,8 +108,8 @@ type BeginUpload struct {
 }
 
 // ReserveChunks makes a pool: Count chunks that files of one chunk may be made
-// of by PutFile. Like an upload it is open until it expires, or until all of its
-// chunks are in files.
+// of by PutFile. Like an upload it is open until it expires, which no use of it puts
+// off, or until all of its chunks are in files.
 type ReserveChunks struct {
 	Count int
 }

@@ -9,7 +9,7 @@ type pool struct {
 	first    dfs.ChunkID
 	reserved int   // chunks, from first on
 	left     int   // of those, that no file has got
-	touched  int64 // clock at the last sign of life
+	touched  int64 // clock when they were reserved; a pool that is in use must end, too, or what was handed out in vain would stay
 }
 
 func (c *ReserveChunks) apply(s *State) (Result, error) {
@@ -70,7 +70,6 @@ func (s *State) takeOut(id dfs.UploadID, chunk dfs.ChunkID) {
 	p, _ := s.pools.Get(id)
 	rest := *p
 	rest.left--
-	rest.touched = max(s.clock, p.touched+1) // a sign of life counts while the clock stands still
 	if rest.left == 0 {
 		s.pools.Delete(id)
 		return

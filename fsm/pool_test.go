@@ -342,9 +342,12 @@ func TestPoolExpires(t *testing.T) {
 	}
 	reclaimable(1)
 	late := stock.put("/late", stock.chunks[2])
-	r.must(&ExpireUploads{Uploads: []ExpiredUpload{{stock.pool, reserved}}})
+	if touched() != reserved {
+		t.Error("a put keeps the pool, and what was handed out in vain, alive")
+	}
+	r.must(&ExpireUploads{Uploads: []ExpiredUpload{{stock.pool, reserved - 1}}})
 	if !r.m.Freeze().PoolOpen(stock.pool) {
-		t.Fatal("the sign of life of a put does not count")
+		t.Fatal("a pool that was reserved after that moment has expired")
 	}
 	r.must(&ExpireUploads{Uploads: []ExpiredUpload{{stock.pool, touched()}, {stock.pool, math.MaxInt64}}})
 	reclaimable(2)

@@ -320,8 +320,8 @@ func (s *State) uploadView(id dfs.UploadID, u *upload) Upload {
 	return view
 }
 
-// TouchedUploads calls fn with each open upload and pool and the clock, in
-// milliseconds, of its last sign of life.
+// TouchedUploads calls fn with each open upload and the clock, in milliseconds,
+// of its last sign of life, and with each open pool and that of its reservation.
 func (s *State) TouchedUploads(fn func(id dfs.UploadID, touched int64)) {
 	s.uploads.Scan(func(id dfs.UploadID, u *upload) bool {
 		fn(id, u.touched)

@@ -72,7 +72,7 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 		trims:     repair.NewTrims(trimAgain),
 		service:   newTurn(),
 		deletions: deletions{ledger: reclaim.NewLedger(deleteTimeout)},
-		stock:     newStock(),
+		stock:     newStock(n.config.UploadExpiry / 2),
 	}
 	l.repair = newRepairDuty(l)
 	l.refreshFlight()
@@ -190,7 +190,8 @@ func (l *leadership) judge(silence time.Duration) fsm.Liveness {
 	return fsm.Up
 }
 
-// expireUploads returns the duty that gives up uploads without a sign of life.
+// expireUploads returns the duty that gives up uploads without a sign of life,
+// and old pools.
 // Age is measured on this leader's own monotonic clock, from when it first saw
 // the last sign of life.
 func (l *leadership) expireUploads() func() {
@@ -203,6 +204,7 @@ func (l *leadership) expireUploads() func() {
 		now := time.Now()
 		open := make(map[dfs.UploadID]sighting)
 		var expired []fsm.ExpiredUpload
+		abandoned := 0 // pools end as a matter of course
 		l.n.machine.Read(func(s *fsm.State) {
 			s.TouchedUploads(func(id dfs.UploadID, touched int64) {
 				last, known := sightings[id]
@@ -212,12 +214,17 @@ func (l *leadership) expireUploads() func() {
 				open[id] = last
 				if now.Sub(last.since) > l.n.config.UploadExpiry && len(expired) < expiryBatch {
 					expired = append(expired, fsm.ExpiredUpload{Upload: id, Touched: touched})
+					if !s.PoolOpen(id) {
+						abandoned++
+					}
 				}
 			})
 		})
 		sightings = open
+		if abandoned > 0 {
+			l.n.logger.Info("giving up abandoned uploads", "count", abandoned)
+		}
 		if len(expired) > 0 {
-			l.n.logger.Info("giving up abandoned uploads", "count", len(expired))
 			l.try("expiry of uploads", &fsm.ExpireUploads{Uploads: expired})
 		}
 	}

@@ -38,6 +38,7 @@ func (n *NameNode) handOut(ctx context.Context, command *fsm.BeginUpload) (answe
 		Allocated: []fsm.Allocation{{ID: id, Targets: targets}},
 	}, nodes)
 	allocation.Pool, allocation.Base = pool, base
+	allocation.ExpiresIn = max(1, int64(l.stock.life.Seconds())) // at least: the rest of the pool's time
 	return reply{http.StatusCreated, allocation}, true, nil
 }
 

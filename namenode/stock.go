@@ -3,6 +3,7 @@ package namenode
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/dfs-go/dfs-go/fsm"
 	"github.com/dfs-go/dfs-go/internal/dfs"
@@ -19,6 +20,7 @@ const (
 //
 // Its mutex may be taken while the state is read, and never the other way round.
 type stock struct {
+	life   time.Duration // for which chunks are handed out after they were reserved
 	wanted chan struct{} // holds a token when the stock may be low
 
 	mu    sync.Mutex
@@ -30,6 +32,7 @@ type stock struct {
 type span struct {
 	pool        dfs.UploadID
 	first, last dfs.ChunkID
+	until       time.Time // after that its clients would have too little time
 }
 
 // destination is where a chunk is to be stored.
@@ -39,8 +42,8 @@ type destination struct {
 	since     uint64 // log index of the state in which the chunk was handed out
 }
 
-func newStock() *stock {
-	return &stock{wanted: make(chan struct{}, 1), out: make(map[dfs.ChunkID]destination)}
+func newStock(life time.Duration) *stock {
+	return &stock{life: life, wanted: make(chan struct{}, 1), out: make(map[dfs.ChunkID]destination)}
 }
 
 // take hands out a chunk of a pool that is open in s. When there is none, the
@@ -48,7 +51,8 @@ func newStock() *stock {
 func (k *stock) take(s *fsm.State, targets []fsm.NodeNum, chunkSize int64) (pool dfs.UploadID, id dfs.ChunkID, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.spans = slices.DeleteFunc(k.spans, func(sp span) bool { return !s.PoolOpen(sp.pool) }) // expired while nobody asked
+	now := time.Now()
+	k.spans = slices.DeleteFunc(k.spans, func(sp span) bool { return now.After(sp.until) || !s.PoolOpen(sp.pool) })
 	if k.low() {
 		select {
 		case k.wanted <- struct{}{}:
@@ -79,7 +83,7 @@ func (k *stock) low() bool {
 func (k *stock) add(pool dfs.UploadID, first dfs.ChunkID, count int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.spans = append(k.spans, span{pool, first, first + dfs.ChunkID(count) - 1})
+	k.spans = append(k.spans, span{pool, first, first + dfs.ChunkID(count) - 1, time.Now().Add(k.life)})
 }
 
 // needed is low for callers without the mutex.

@@ -17,7 +17,7 @@ type stockRig struct {
 }
 
 func newStockRig(t *testing.T) *stockRig {
-	r := &stockRig{stock: newStock(), t: t, m: fsm.New(nil)}
+	r := &stockRig{stock: newStock(time.Hour), t: t, m: fsm.New(nil)}
 	for _, id := range []dfs.NodeID{"dn1", "dn2"} {
 		r.apply(&fsm.RegisterNode{ID: id, URL: "http://" + string(id), Instance: string(id), Incarnation: 1})
 	}
@@ -89,6 +89,10 @@ func TestStock(t *testing.T) {
 	r.apply(&fsm.ExpireUploads{Uploads: []fsm.ExpiredUpload{{Upload: second.Upload, Touched: 1 << 60}}})
 	if pool, id, _ := r.takeOne(); pool != third.Upload || id != third.First {
 		t.Errorf("chunk %s of pool %s", id, pool)
+	}
+	r.spans[0].until = time.Now().Add(-time.Second)
+	if _, _, ok := r.takeOne(); ok {
+		t.Error("a chunk was handed out that may expire before its client is done")
 	}
 }
 
