@@ -6,8 +6,9 @@ import (
 )
 
 // smallBuffer is the size, in bytes, of the smallest buffers that are made, so
-// that those of small files and pieces do for each other.
-const smallBuffer = 64 << 10
+// that those of small files and pieces do for each other. The end of a small file
+// has to be seen, too.
+const smallBuffer = maxSmall + 1
 
 // bufferPool keeps buffers from one transfer to the next: small and large ones
 // apart, or small files would throw away what large ones need.

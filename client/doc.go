@@ -21,7 +21,8 @@
 // namespace.
 //
 // Start reading at upload.go (cutting the stream, several chunks at once),
-// sendchunk.go (one chunk to enough DataNodes), rescue.go (the commit, and what
+// small.go (files that take a shorter way), sendchunk.go (one chunk to enough
+// DataNodes), rescue.go (the commit, and what
 // is done when replicas are gone by then), download.go and fetch.go (the way back), piece.go (what is fetched of a chunk, and how it is verified).
 // datanode.go is the HTTP spoken with DataNodes, report.go how they
 // learn of replicas that look bad.

@@ -44,7 +44,19 @@ type fakeCluster struct {
 	commits   []seenCommit                                      // guarded by mu
 	excluded  [][]dfs.NodeID                                    // of each allocation; guarded by mu
 	nextID    uint64                                            // guarded by mu
+	puts      []seenPut                                         // guarded by mu
+	pooled    map[dfs.ChunkID]bool                              // handed out from the stock and in no file; guarded by mu
 	expiresIn int64
+	stock     bool // it hands out chunks for small files; else it is a NameNode that does not know of that
+}
+
+// stockPool is the pool of all chunks that are handed out.
+const stockPool = 4711
+
+// seenPut is a small file that was judged.
+type seenPut struct {
+	requestID string
+	protocol.PutRequest
 }
 
 // seenCommit is a commit that was judged.
@@ -70,10 +82,12 @@ type fakeNode struct {
 }
 
 func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
-	f := &fakeCluster{t: t, files: make(map[string]protocol.File), uploads: make(map[string]protocol.CreateRequest)}
+	f := &fakeCluster{
+		t: t, files: make(map[string]protocol.File), uploads: make(map[string]protocol.CreateRequest), pooled: make(map[dfs.ChunkID]bool),
+	}
 	mux := http.NewServeMux()
 	for route, handler := range map[*protocol.Route]http.HandlerFunc{
-		&protocol.CreateFile: f.create, &protocol.AddChunks: f.addChunks, &protocol.CommitUpload: f.commit,
+		&protocol.CreateFile: f.create, &protocol.PutFile: f.put, &protocol.AddChunks: f.addChunks, &protocol.CommitUpload: f.commit,
 		&protocol.AbortUpload: f.abort, &protocol.GetFile: f.getFile, &protocol.List: f.list, &protocol.ListNodes: f.listNodes,
 	} {
 		mux.HandleFunc(route.Method+" "+route.Pattern, handler)
@@ -158,13 +172,24 @@ func (f *fakeCluster) create(w http.ResponseWriter, r *http.Request) {
 		protocol.WriteError(w, dfs.Errorf(dfs.Exists, "%s exists", request.Path))
 		return
 	}
-	f.nextID++
-	id := dfs.UploadID(f.nextID)
-	f.uploads[id.String()] = request
 	size := int64(chunkSize)
 	if request.ChunkSize != nil {
 		size = *request.ChunkSize
 	}
+	if f.stock && request.Single {
+		if request.NumChunks != 1 {
+			f.t.Errorf("%+v", request)
+		}
+		chunks := f.allocate(1, request.Exclude)
+		f.pooled[chunks[0].ID] = true
+		protocol.WriteJSON(w, http.StatusCreated, protocol.Allocation{
+			Pool: stockPool, Base: f.files[request.Path].Inode, ChunkSize: size, Replication: 3, MinReplicas: min(2, len(f.nodes)), Chunks: chunks,
+		})
+		return
+	}
+	f.nextID++
+	id := dfs.UploadID(f.nextID)
+	f.uploads[id.String()] = request
 	protocol.WriteJSON(w, http.StatusCreated, protocol.Allocation{
 		UploadID: id, ChunkSize: size, Replication: 3, MinReplicas: min(2, len(f.nodes)), ExpiresIn: f.expiresIn,
 		Chunks: f.allocate(request.NumChunks, request.Exclude),
@@ -210,8 +235,59 @@ func (f *fakeCluster) commit(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.commits = append(f.commits, seenCommit{r.Header.Get(protocol.HeaderRequestID), request.Chunks})
-	file := protocol.File{Path: upload.Path, Type: protocol.TypeFile, Chunks: []protocol.LocatedChunk{}}
-	for _, chunk := range request.Chunks {
+	file, ok := f.judge(w, upload.Path, request.Chunks)
+	if !ok {
+		return
+	}
+	delete(f.uploads, r.PathValue("id"))
+	f.files[upload.Path] = file
+	protocol.WriteJSON(w, http.StatusOK, protocol.CommitReply{Path: file.Path, Size: file.Size})
+}
+
+// put believes nobody, either.
+func (f *fakeCluster) put(w http.ResponseWriter, r *http.Request) {
+	var request protocol.PutRequest
+	if !f.stock {
+		protocol.WriteError(w, dfs.Errorf(dfs.MethodNotAllowed, "/files takes POST, not PUT"))
+		return
+	}
+	if !f.decode(w, r, &request) {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.puts = append(f.puts, seenPut{r.Header.Get(protocol.HeaderRequestID), request})
+	old, there := f.files[request.Path]
+	var chunks []protocol.CommittedChunk
+	switch {
+	case there && !request.Overwrite:
+		protocol.WriteError(w, dfs.Errorf(dfs.Exists, "%s exists", request.Path))
+		return
+	case request.Chunk == nil:
+	case request.Pool != stockPool || !f.pooled[request.Chunk.ID] || old.Inode != request.Base:
+		protocol.WriteError(w, dfs.Errorf(dfs.Conflict, "the chunk is not reserved, or something else stands there"))
+		return
+	default:
+		chunks = []protocol.CommittedChunk{*request.Chunk}
+	}
+	file, ok := f.judge(w, request.Path, chunks)
+	if !ok {
+		return
+	}
+	if request.Chunk != nil {
+		delete(f.pooled, request.Chunk.ID)
+	}
+	f.nextID++
+	file.Inode = f.nextID
+	f.files[request.Path] = file
+	protocol.WriteJSON(w, http.StatusOK, protocol.PutReply{CommitReply: protocol.CommitReply{Path: file.Path, Size: file.Size}, Replication: 3})
+}
+
+// judge makes a file of chunks that enough nodes hold, or answers that it
+// cannot.
+func (f *fakeCluster) judge(w http.ResponseWriter, path string, chunks []protocol.CommittedChunk) (protocol.File, bool) {
+	file := protocol.File{Path: path, Type: protocol.TypeFile, Chunks: []protocol.LocatedChunk{}}
+	for _, chunk := range chunks {
 		located := protocol.LocatedChunk{ID: chunk.ID, Size: chunk.Size, CRC32C: chunk.CRC32C}
 		for _, n := range f.nodes {
 			if slices.Contains(chunk.Nodes, n.id) && !n.isDead() {
@@ -225,16 +301,14 @@ func (f *fakeCluster) commit(w http.ResponseWriter, r *http.Request) {
 			if len(chunk.Nodes) > len(located.Locations) {
 				w.Header().Set("Retry-After", "1")
 				protocol.WriteError(w, dfs.Errorf(dfs.Unavailable, "chunk %s was seen on too few DataNodes", chunk.ID))
-				return
+				return file, false
 			}
 			f.t.Errorf("chunk %s was committed with %d replicas", chunk.ID, len(located.Locations))
 		}
 		file.Size += chunk.Size
 		file.Chunks = append(file.Chunks, located)
 	}
-	delete(f.uploads, r.PathValue("id"))
-	f.files[upload.Path] = file
-	protocol.WriteJSON(w, http.StatusOK, protocol.CommitReply{Path: file.Path, Size: file.Size})
+	return file, true
 }
 
 func (f *fakeCluster) abort(w http.ResponseWriter, r *http.Request) {

@@ -47,7 +47,7 @@ func TestHolderDiesBeforeTheCommit(t *testing.T) {
 	data := randomBytes(20*chunkSize + 5)
 	var done atomic.Int64
 	result, err := c.Upload(t.Context(), mustPath(t, "/file"), io.MultiReader(bytes.NewReader(data)), client.UploadOptions{
-		Size: -1, Progress: func(n int64) { done.Add(n) },
+		Size: -1, ChunkSize: chunkSize, Progress: func(n int64) { done.Add(n) },
 	})
 	if err != nil {
 		t.Fatal(err)

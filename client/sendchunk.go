@@ -31,21 +31,17 @@ func (u *upload) send(ctx context.Context, chunk allocated, data []byte) (protoc
 // chunk if that goes, on minReplicas of them at least, and under a new ID on
 // other DataNodes when even that fails.
 func (u *upload) store(ctx context.Context, chunk allocated, data []byte) (protocol.CommittedChunk, error) {
-	sum := dfs.ChecksumOf(data)
 	pause := firstReplacePace
 	for replaced := 0; ; replaced++ {
-		nodes, failures := u.place(ctx, chunk, data, sum)
-		if len(nodes) >= u.minReplicas {
-			return protocol.CommittedChunk{ID: chunk.ID, Size: int64(len(data)), CRC32C: sum, Nodes: nodes}, nil
+		stored, failures := u.storeOnce(ctx, chunk, data)
+		if len(stored.Nodes) >= u.minReplicas {
+			return stored, nil
 		}
 		if ctx.Err() != nil {
 			return protocol.CommittedChunk{}, ctx.Err()
 		}
-		u.c.log.Warn("a chunk found too few DataNodes", "chunk", chunk.ID, "nodes", nodes, "failures", failures)
 		if replaced == maxReplacements {
-			return protocol.CommittedChunk{}, dfs.Errorf(dfs.Unavailable,
-				"a chunk of %s could be stored on %d DataNodes, but %d are needed; see `dfs nodes` (%s)",
-				u.path, len(nodes), u.minReplicas, failures)
+			return protocol.CommittedChunk{}, u.tooFewNodes(stored.Nodes, failures)
 		}
 		if err := sleep(ctx, pause/2+rand.N(pause)); err != nil {
 			return protocol.CommittedChunk{}, err
@@ -57,6 +53,22 @@ func (u *upload) store(ctx context.Context, chunk allocated, data []byte) (proto
 		}
 		chunk = allocated{AllocatedChunk: replacement[0]}
 	}
+}
+
+// storeOnce makes data durable on the targets of the chunk, as far as that goes.
+// It is for the caller to see whether those are enough.
+func (u *upload) storeOnce(ctx context.Context, chunk allocated, data []byte) (protocol.CommittedChunk, nodeFailures) {
+	sum := dfs.ChecksumOf(data)
+	nodes, failures := u.place(ctx, chunk, data, sum)
+	if len(nodes) < u.minReplicas && ctx.Err() == nil {
+		u.c.log.Warn("a chunk found too few DataNodes", "chunk", chunk.ID, "nodes", nodes, "failures", failures)
+	}
+	return protocol.CommittedChunk{ID: chunk.ID, Size: int64(len(data)), CRC32C: sum, Nodes: nodes}, failures
+}
+
+func (u *upload) tooFewNodes(nodes []dfs.NodeID, failures nodeFailures) error {
+	return dfs.Errorf(dfs.Unavailable, "a chunk of %s could be stored on %d DataNodes, but %d are needed; see `dfs nodes` (%s)",
+		u.path, len(nodes), u.minReplicas, failures)
 }
 
 func without(targets []protocol.Target, ids ...dfs.NodeID) []protocol.Target {

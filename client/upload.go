@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -44,23 +45,47 @@ type UploadResult struct {
 // Upload stores what r gives, to its end, as the file path. The file appears
 // whole when Upload returns nil, and not at all when it fails; the one
 // exception is dfs.UnknownOutcome, when the answer to the last request was
-// lost. Memory is bounded by the chunk size times (parallelism + 1).
+// lost. Memory is bounded by the chunk size times (parallelism + 1), and 64 KiB:
+// unless more than that is announced, so much is read before anybody is asked
+// for anything, because a file that is no longer takes less work.
 //
 // When ctx ends, Upload returns without waiting for a Read of r that blocks.
 func (c *Client) Upload(ctx context.Context, path dfs.Path, r io.Reader, options UploadOptions) (UploadResult, error) {
-	u, err := c.beginUpload(ctx, path, options)
-	if err != nil {
+	if err := fitChunkSize(&options); err != nil {
 		return UploadResult{}, notStored(ctx, path, err)
 	}
+	if limit := min(maxSmall, orDefaultSize(options.ChunkSize)); options.Size <= limit {
+		head, err := c.readHead(ctx, r, limit)
+		if err != nil {
+			return UploadResult{}, notStored(ctx, path, err)
+		}
+		if head.whole {
+			result, again, err := c.uploadSmall(ctx, path, head.data, options)
+			if !again { // else a Read of it may have been left behind
+				c.buffers.small.Put(head.buffer)
+			}
+			return result, err
+		}
+		r = io.MultiReader(bytes.NewReader(head.data), r)
+	}
+	u := c.newUpload(path, options)
+	if err := u.begin(ctx, options, false); err != nil {
+		return UploadResult{}, notStored(ctx, path, err)
+	}
+	return u.run(ctx, r)
+}
+
+// run does all of an upload that has begun.
+func (u *upload) run(ctx context.Context, r io.Reader) (UploadResult, error) {
 	chunks, err := u.sendAll(ctx, r)
 	if err != nil {
 		u.abort(ctx)
-		return UploadResult{}, notStored(ctx, path, err)
+		return UploadResult{}, notStored(ctx, u.path, err)
 	}
 	reply, err := u.commit(ctx, chunks)
 	if err != nil && dfs.CodeOf(err) != dfs.UnknownOutcome {
 		u.abort(ctx)
-		err = notStored(ctx, path, err)
+		err = notStored(ctx, u.path, err)
 	}
 	return u.result(reply, chunks), err
 }
@@ -111,7 +136,9 @@ func interrupted(ctx context.Context, message string) error {
 // upload is one under way.
 type upload struct {
 	c           *Client
-	id          dfs.UploadID
+	id          dfs.UploadID // 0 as long as only a chunk in stock was asked for
+	pool        dfs.UploadID // that this is from
+	base        uint64       // what stood at the path then
 	path        dfs.Path
 	chunkSize   int64
 	replication int           // replicas wanted
@@ -123,41 +150,41 @@ type upload struct {
 	buffer      int64 // bytes that are read at once, at first
 }
 
-func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadOptions) (*upload, error) {
-	if err := fitChunkSize(&options); err != nil {
-		return nil, err
-	}
+func (c *Client) newUpload(path dfs.Path, options UploadOptions) *upload {
+	return &upload{c: c, path: path, progress: options.Progress, nodes: newNodeRecord(c.penalty)}
+}
+
+// begin asks for an upload and the first chunks. A single chunk may come from
+// the stock of the NameNode instead; then the upload has a pool and no ID.
+func (u *upload) begin(ctx context.Context, options UploadOptions, single bool) error {
 	request := protocol.CreateRequest{
-		Path:        path.String(),
+		Path:        u.path.String(),
 		NumChunks:   min(maxBatch, chunksOf(options.Size, orDefaultSize(options.ChunkSize))),
+		Single:      single,
 		Replication: options.Replication,
 		Overwrite:   options.Overwrite,
 	}
-	if options.Size < 0 {
+	switch {
+	case options.Size < 0:
 		request.NumChunks = firstBatch
+	case len(u.nodes.failed()) > 0:
+		request.NumChunks = 0 // the allocator knows how to ask for others
 	}
 	if options.ChunkSize != 0 {
 		request.ChunkSize = &options.ChunkSize
 	}
 	var allocation protocol.Allocation
-	if err := c.call(ctx, protocol.CreateFile, leader.Call{Body: request, Out: &allocation}); err != nil {
-		return nil, err
+	if err := u.c.call(ctx, protocol.CreateFile, leader.Call{Body: request, Out: &allocation}); err != nil {
+		return err
 	}
-	if err := dfs.CheckChunkSize(allocation.ChunkSize); err != nil || allocation.UploadID == 0 {
-		return nil, dfs.Errorf(dfs.Internal, "the NameNode began an upload that makes no sense: ID %s, chunk size %d", allocation.UploadID, allocation.ChunkSize)
+	stock := single && allocation.Pool != 0 && len(allocation.Chunks) == 1
+	if err := dfs.CheckChunkSize(allocation.ChunkSize); err != nil || (allocation.UploadID == 0) != stock {
+		return dfs.Errorf(dfs.Internal, "the NameNode began an upload that makes no sense: ID %s, chunk size %d", allocation.UploadID, allocation.ChunkSize)
 	}
-	u := &upload{
-		c:           c,
-		id:          allocation.UploadID,
-		path:        path,
-		chunkSize:   allocation.ChunkSize,
-		replication: allocation.Replication,
-		minReplicas: max(1, allocation.MinReplicas),
-		lifetime:    time.Duration(min(max(0, allocation.ExpiresIn), maxExpiry)) * time.Second,
-		progress:    options.Progress,
-		nodes:       newNodeRecord(c.penalty),
-		buffer:      allocation.ChunkSize,
-	}
+	u.id, u.pool, u.base = allocation.UploadID, allocation.Pool, allocation.Base
+	u.chunkSize, u.buffer = allocation.ChunkSize, allocation.ChunkSize
+	u.replication, u.minReplicas = allocation.Replication, max(1, allocation.MinReplicas)
+	u.lifetime = time.Duration(min(max(0, allocation.ExpiresIn), maxExpiry)) * time.Second
 	if options.Size >= 0 {
 		u.buffer = min(u.buffer, options.Size+1) // one more, to see the end
 	}
@@ -167,7 +194,7 @@ func (c *Client) beginUpload(ctx context.Context, path dfs.Path, options UploadO
 		remaining: chunksOf(options.Size, allocation.ChunkSize) - int64(len(allocation.Chunks)),
 		batch:     firstBatch,
 	}
-	return u, nil
+	return nil
 }
 
 // fitChunkSize makes sure that a file of a known size has no more chunks than a
@@ -259,7 +286,7 @@ func (u *upload) cutOne(ctx context.Context, r io.Reader, buffers *buffers, grou
 		return sent, ctx.Err() // the buffer is lost: a Read may still be using it
 	}
 	if readErr != nil && readErr != io.EOF {
-		return sent, dfs.Errorf(dfs.Internal, "the source cannot be read: %w", readErr)
+		return sent, unreadable(readErr)
 	}
 	if n == 0 {
 		buffers.put(buffer)
@@ -279,6 +306,10 @@ func (u *upload) cutOne(ctx context.Context, r io.Reader, buffers *buffers, grou
 		return err
 	})
 	return append(sent, chunk), readErr
+}
+
+func unreadable(err error) error {
+	return dfs.Errorf(dfs.Internal, "the source cannot be read: %w", err)
 }
 
 // readChunk fills the buffer with a chunk, and lets it grow first when more

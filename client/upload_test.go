@@ -50,9 +50,10 @@ func upload(t *testing.T, f *fakeCluster, c *client.Client, data []byte, options
 }
 
 func TestSizes(t *testing.T) {
-	for _, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3 * chunkSize, 100*chunkSize + 17} {
-		for _, announced := range []int64{int64(size), -1, 0, int64(size) / 2, 2*int64(size) + 5} {
+	for i, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3 * chunkSize, 100*chunkSize + 17} {
+		for j, announced := range []int64{int64(size), -1, 0, int64(size) / 2, 2*int64(size) + 5} {
 			f := newFakeCluster(t, 3)
+			f.stock = (i+j)%2 == 0
 			var done atomic.Int64
 			upload(t, f, f.client(), randomBytes(size), client.UploadOptions{
 				Size: announced, ChunkSize: chunkSize, Progress: func(n int64) { done.Add(n) },
@@ -98,7 +99,7 @@ func TestOneBadDataNode(t *testing.T) {
 					t.Skip("a lie in the middle is the DataNodes' to detect")
 				}
 				fail(f.nodes[bad])
-				upload(t, f, f.client(), randomBytes(10*chunkSize), client.UploadOptions{Size: -1})
+				upload(t, f, f.client(), randomBytes(10*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 			})
 		}
 	}
@@ -162,7 +163,7 @@ func TestHiccupIsForgiven(t *testing.T) {
 			config.Logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Warn})
 		})
 		c.SetPenalty(time.Nanosecond)
-		result := upload(t, f, c, randomBytes(40*chunkSize), client.UploadOptions{Size: -1})
+		result := upload(t, f, c, randomBytes(40*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 		if result.Chunks != 40 || result.Replication != 3 || result.UnderReplicated < 1 || result.UnderReplicated > 8 || result.LeastReplicas != 2 {
 			t.Errorf("dn%d: %+v", bad+1, result)
 		}
@@ -186,7 +187,7 @@ func TestHiccupIsForgiven(t *testing.T) {
 func TestTrialsAreFew(t *testing.T) {
 	f := newFakeCluster(t, 3)
 	f.nodes[0].setBefore(refuse(dfs.NoSpace))
-	result := upload(t, f, f.client(), randomBytes(40*chunkSize), client.UploadOptions{Size: -1})
+	result := upload(t, f, f.client(), randomBytes(40*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 	if puts, _ := f.nodes[0].counts(); puts > 8 || result.UnderReplicated != 40 {
 		t.Errorf("%d tries, %+v", puts, result)
 	}
@@ -220,7 +221,7 @@ func TestBusyForTooLong(t *testing.T) {
 	f := newFakeCluster(t, 4)
 	f.nodes[0].setBefore(refuse(dfs.OverLimit))
 	c := f.client(func(config *client.Config) { config.Patience = time.Millisecond })
-	if result := upload(t, f, c, randomBytes(10*chunkSize), client.UploadOptions{Size: -1}); result.UnderReplicated == 10 {
+	if result := upload(t, f, c, randomBytes(10*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize}); result.UnderReplicated == 10 {
 		t.Errorf("no chunk went elsewhere: %+v", result)
 	}
 }
@@ -282,7 +283,7 @@ func TestSourceThatFails(t *testing.T) {
 	f := newFakeCluster(t, 3)
 	broken := errors.New("the disk is on fire")
 	source := io.MultiReader(bytes.NewReader(randomBytes(5*chunkSize+3)), iotest.ErrReader(broken))
-	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 	if !errors.Is(err, broken) {
 		t.Fatalf("got %v", err)
 	}
@@ -299,7 +300,7 @@ func TestCancelWhileTheSourceBlocks(t *testing.T) {
 		_, _ = feed.Write(randomBytes(3 * chunkSize / 2))
 		cancel()
 	}()
-	_, err := f.client().Upload(ctx, mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	_, err := f.client().Upload(ctx, mustPath(t, "/file"), source, client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
@@ -369,7 +370,7 @@ func TestIdleUploadIsKeptAlive(t *testing.T) {
 	source, feed := io.Pipe()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_, _ = feed.Write([]byte("first"))
+		_, _ = feed.Write(randomBytes(dfs.BlockSize + 1)) // no small file
 		eventually(t, "two renewals", func() bool {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -378,7 +379,7 @@ func TestIdleUploadIsKeptAlive(t *testing.T) {
 		_, _ = feed.Write([]byte(" second"))
 		_ = feed.Close()
 	})
-	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 	wg.Wait()
 	if err != nil {
 		t.Fatal(err)
@@ -396,7 +397,9 @@ func TestExpiredUploadEnds(t *testing.T) {
 	})
 	source, feed := io.Pipe()
 	defer feed.Close()
-	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), source, client.UploadOptions{Size: -1})
+	_, err := f.client().Upload(t.Context(), mustPath(t, "/file"), io.MultiReader(bytes.NewReader(randomBytes(dfs.BlockSize+1)), source), client.UploadOptions{
+		Size: -1, ChunkSize: dfs.MaxChunkSize,
+	})
 	if dfs.CodeOf(err) != dfs.NotFound {
 		t.Errorf("got %v", err)
 	}
@@ -422,7 +425,7 @@ func TestUploadMemoryIsBounded(t *testing.T) {
 	var source countingReader
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := c.Upload(ctx, mustPath(t, "/file"), &source, client.UploadOptions{Size: -1}); err == nil {
+		if _, err := c.Upload(ctx, mustPath(t, "/file"), &source, client.UploadOptions{Size: -1, ChunkSize: chunkSize}); err == nil {
 			t.Error("an endless upload ended")
 		}
 	})

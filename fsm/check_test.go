@@ -16,7 +16,7 @@ func checkInvariants(s *State) error {
 	if err := s.validate(); err != nil {
 		return err // the rest could go round in circles
 	}
-	return errors.Join(checkDirs(s), checkRefs(s), checkHeld(s), checkGarbage(s), checkOrphans(s), checkNames(s), checkRequests(s))
+	return errors.Join(checkDirs(s), checkRefs(s), checkPools(s), checkHeld(s), checkGarbage(s), checkOrphans(s), checkNames(s), checkRequests(s))
 }
 
 func checkDirs(s *State) error {
@@ -37,6 +37,23 @@ func checkDirs(s *State) error {
 	if directories != s.dirs.Len() {
 		faults = append(faults, fmt.Errorf("%d directories, %d in their index", directories, s.dirs.Len()))
 	}
+	return errors.Join(faults...)
+}
+
+// checkPools counts what is left of each pool.
+func checkPools(s *State) error {
+	left := make(map[dfs.UploadID]int)
+	s.chunks.Scan(func(_ dfs.ChunkID, c *chunk) bool {
+		left[c.upload]++
+		return true
+	})
+	var faults []error
+	s.pools.Scan(func(id dfs.UploadID, p *pool) bool {
+		if left[id] != p.left {
+			faults = append(faults, fmt.Errorf("pool %s counts %d chunks that are left and has %d", id, p.left, left[id]))
+		}
+		return true
+	})
 	return errors.Join(faults...)
 }
 
@@ -75,7 +92,9 @@ func checkRefs(s *State) error {
 		if c.refs != refs[id] {
 			faults = append(faults, fmt.Errorf("chunk %s counts %d references and has %d", id, c.refs, refs[id]))
 		}
-		if _, open := s.uploads.Get(c.upload); c.refs == 0 && !open && c.replicaCount() == 0 {
+		_, upload := s.uploads.Get(c.upload)
+		_, pool := s.pools.Get(c.upload)
+		if c.refs == 0 && !upload && !pool && c.replicaCount() == 0 {
 			faults = append(faults, fmt.Errorf("nothing is left of chunk %s, but it is not forgotten", id))
 		}
 		for _, num := range c.damaged() {
@@ -137,6 +156,12 @@ func checkGarbage(s *State) error {
 	s.uploads.Scan(func(_ dfs.UploadID, u *upload) bool {
 		for _, a := range u.allocated {
 			used[a.id] = true
+		}
+		return true
+	})
+	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
+		if _, open := s.pools.Get(c.upload); open {
+			used[id] = true
 		}
 		return true
 	})
@@ -239,9 +264,11 @@ func busyRig(t testing.TB) *rig {
 	half := r.begin("/d/half", 4)
 	r.must(&Commit{Upload: half.id, Chunks: stored(half.chunks[:2]...)})
 	r.begin("/d/new", 1)
+	stock := r.reserve(3) // one becomes a file, one is stored, one is left
+	r.must(stock.put("/d/small", stock.chunks[0]))
 	disk1, disk2 := newDisk(1), newDisk(2)
 	r.beat(disk1.report(slices.Concat(first, second, []dfs.ChunkID{900_000}), nil))
-	r.beat(disk2.report(first[:1], nil))
+	r.beat(disk2.report([]dfs.ChunkID{first[0], stock.chunks[1]}, nil))
 	over := r.beginOver("/d/a <&> ü", 1)
 	r.must(over.commit())
 	r.must(&SetMember{ID: "nn1", Instance: "i1", URL: "http://nn1:8000", RaftAddr: "nn1:7000"})
@@ -324,6 +351,25 @@ func TestInvariantsAreSeen(t *testing.T) {
 			u, _ := s.uploads.Get(s.nextUpload - 1)
 			u.allocated[0].targets = []NodeNum{99}
 		}},
+		{"pool beyond the counter", "counter", func(s *State) { s.pools.Set(s.nextUpload, &pool{first: 1, reserved: 1, left: 1}) }},
+		{"pool with the ID of an upload", "ID of an upload", func(s *State) {
+			s.uploads.Scan(func(id dfs.UploadID, _ *upload) bool {
+				s.pools.Set(id, &pool{first: 1, reserved: 1, left: 1})
+				return false
+			})
+		}},
+		{"pool of no chunk", "beyond the counter", func(s *State) { _, p, _ := s.pools.Min(); p.first = 0 }},
+		{"pool of chunks that are none yet", "beyond the counter", func(s *State) { _, p, _ := s.pools.Min(); p.first = s.nextChunk - 1 }},
+		{"pool of chunks beyond all numbers", "beyond the counter", func(s *State) { _, p, _ := s.pools.Min(); p.first = ^dfs.ChunkID(0) }},
+		{"empty pool", "left", func(s *State) { _, p, _ := s.pools.Min(); p.left = 0 }},
+		{"overfull pool", "left", func(s *State) { _, p, _ := s.pools.Min(); p.left = p.reserved + 1 }},
+		{"pool that counts wrongly", "left", func(s *State) { _, p, _ := s.pools.Min(); p.left++ }},
+		{"file of a chunk in a pool", "can have left", func(s *State) {
+			id, _, _ := s.pools.Min()
+			changeChunk(s, anyFile(s).chunks()[0], func(c *chunk) { c.upload = id })
+		}},
+		{"chunk of a pool that has others", "can have left", func(s *State) { _, p, _ := s.pools.Min(); p.first += 2 }},
+		{"garbage in a pool", "is not", func(s *State) { _, p, _ := s.pools.Min(); s.garbage.Set(p.first+1, 1) }},
 		{"replicas out of order", "order", func(s *State) { changeChunk(s, 1, func(c *chunk) { c.setReplicas([]NodeNum{2, 1}) }) }},
 		{"replica on a node that is not there", "not there", func(s *State) { changeChunk(s, 1, func(c *chunk) { c.setReplicas([]NodeNum{1, 2, 99}) }) }},
 		{"replica that was not counted", "counts", func(s *State) { changeChunk(s, 1, func(c *chunk) { c.setReplicas([]NodeNum{1, 2, 3}) }) }},

@@ -16,7 +16,7 @@ const fewReplicas = 6
 // There are as many of them as of anything, so they are kept small (40 bytes),
 // and by value: what one is given is a copy, to be put back when it was changed.
 type chunk struct {
-	upload   dfs.UploadID // that allocated it
+	upload   dfs.UploadID // that allocated it, or pool; 0 once it has left a pool for a file
 	size     int32        // bytes, at most dfs.MaxChunkSize
 	checksum dfs.Checksum
 	refs     uint32              // files that use it

@@ -27,6 +27,8 @@ const (
 	numPurge          number = 15
 	numSetMember      number = 16
 	numRemoveMember   number = 17
+	numReserveChunks  number = 18
+	numPutFile        number = 19
 )
 
 // Command is one change of the state. Encode turns it into a log entry.
@@ -75,6 +77,10 @@ func newCommand(n number) Command {
 		return new(SetMember)
 	case numRemoveMember:
 		return new(RemoveMember)
+	case numReserveChunks:
+		return new(ReserveChunks)
+	case numPutFile:
+		return new(PutFile)
 	}
 	return nil
 }
@@ -99,6 +105,27 @@ type BeginUpload struct {
 	ChunkSize   int64
 	Overwrite   bool
 	Targets     [][]NodeNum
+}
+
+// ReserveChunks makes a pool: Count chunks that files of one chunk may be made
+// of by PutFile. Like an upload it is open until it expires, which no use of it puts
+// off, or until all of its chunks are in files.
+type ReserveChunks struct {
+	Count int
+}
+
+// PutFile makes the missing parents of Path and the whole file, of one chunk of
+// a pool, or of none when Pool is 0. Base is the inode that stood at Path when
+// the chunk was handed out, 0 for none; something else there is a Conflict. An
+// empty file has no such moment, and takes the place of whatever stands there.
+type PutFile struct {
+	Path        dfs.Path
+	Replication int
+	ChunkSize   int64
+	Overwrite   bool
+	Pool        dfs.UploadID
+	Base        uint64      // not of an empty file
+	Chunk       StoredChunk // likewise
 }
 
 // AddChunks adds a chunk to an upload for each list of targets, and is a sign

@@ -12,7 +12,7 @@
 //   - command.go: what can be asked of the machine, numbered for ever
 //   - machine.go: Apply, the clock, and exactly-once through request IDs
 //   - state.go: what there is; chunk.go and chunktable.go: what there is most of
-//   - namespace.go, upload.go, node.go: what each command does
+//   - namespace.go, upload.go, pool.go, node.go: what each command does
 //   - query.go: what may be asked without changing anything
 //   - snapshot.go, restore.go, records.go, validate.go: files.json and nodes.json;
 //     jsonwrite.go and jsonread.go are the JSON they are made of

@@ -389,6 +389,50 @@ func (d *decoder) targets() [][]NodeNum {
 	return targets
 }
 
+func (*ReserveChunks) number() number      { return numReserveChunks }
+func (c *ReserveChunks) encode(e *encoder) { e.uint(uint64(c.Count)) }
+func (c *ReserveChunks) decode(d *decoder) { c.Count = int(d.atMost(dfs.MaxChunksPerAllocation)) }
+
+func (*PutFile) number() number { return numPutFile }
+func (c *PutFile) encode(e *encoder) {
+	e.string(c.Path.String())
+	e.int(int64(c.Replication))
+	e.int(c.ChunkSize)
+	e.bool(c.Overwrite)
+	e.uint(uint64(c.Pool))
+	if c.Pool != 0 {
+		e.uint(c.Base)
+		e.chunk(&c.Chunk)
+	}
+}
+func (c *PutFile) decode(d *decoder) {
+	c.Path = d.path()
+	c.Replication = d.small()
+	c.ChunkSize = d.int()
+	c.Overwrite = d.bool()
+	c.Pool = dfs.UploadID(d.uint())
+	if c.Pool != 0 {
+		c.Base = d.uint()
+		c.Chunk = d.chunk()
+	}
+}
+
+func (e *encoder) chunk(stored *StoredChunk) {
+	e.uint(uint64(stored.ID))
+	e.int(stored.Size)
+	e.uint32(uint32(stored.Checksum))
+	e.nodes(stored.Nodes)
+}
+
+func (d *decoder) chunk() StoredChunk {
+	return StoredChunk{
+		ID:       dfs.ChunkID(d.uint()),
+		Size:     d.int(),
+		Checksum: dfs.Checksum(d.uint32()),
+		Nodes:    d.nodes(),
+	}
+}
+
 func (*AddChunks) number() number { return numAddChunks }
 func (c *AddChunks) encode(e *encoder) {
 	e.uint(uint64(c.Upload))
@@ -405,11 +449,8 @@ func (c *Commit) encode(e *encoder) {
 	e.uint(uint64(c.Position))
 	e.bool(c.Final)
 	e.uint(uint64(len(c.Chunks)))
-	for _, chunk := range c.Chunks {
-		e.uint(uint64(chunk.ID))
-		e.int(chunk.Size)
-		e.uint32(uint32(chunk.Checksum))
-		e.nodes(chunk.Nodes)
+	for i := range c.Chunks {
+		e.chunk(&c.Chunks[i])
 	}
 }
 func (c *Commit) decode(d *decoder) {
@@ -420,12 +461,7 @@ func (c *Commit) decode(d *decoder) {
 		if d.err != nil {
 			return
 		}
-		c.Chunks = append(c.Chunks, StoredChunk{
-			ID:       dfs.ChunkID(d.uint()),
-			Size:     d.int(),
-			Checksum: dfs.Checksum(d.uint32()),
-			Nodes:    d.nodes(),
-		})
+		c.Chunks = append(c.Chunks, d.chunk())
 	}
 }
 

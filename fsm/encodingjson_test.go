@@ -71,6 +71,14 @@ type uploadRecord struct {
 	Size        int64             `json:"size,omitempty"`
 }
 
+type poolRecord struct {
+	ID        dfs.UploadID `json:"id"`
+	TouchedMS int64        `json:"touched_ms"`
+	First     dfs.ChunkID  `json:"first"`
+	Reserved  int          `json:"reserved"`
+	Left      int          `json:"left"`
+}
+
 type requestRecord struct {
 	ID      dfs.RequestID `json:"id"`
 	Index   uint64        `json:"index"`
@@ -211,6 +219,9 @@ func referenceFiles(t testing.TB, s *State) []byte {
 			r.Allocated = append(r.Allocated, allocatedRecord{a.id, a.targets})
 		}
 		return d.record(r)
+	})
+	s.pools.Scan(func(id dfs.UploadID, p *pool) bool {
+		return d.record(poolRecord{id, p.touched, p.first, p.reserved, p.left})
 	})
 	d.begin("requests")
 	s.requestOrder.Scan(func(_ uint64, id dfs.RequestID) bool {

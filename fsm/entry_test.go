@@ -49,6 +49,14 @@ func everyCommand(t testing.TB) []Command {
 		&Purge{Limit: maxPurge},
 		&SetMember{ID: "nn1", Instance: "i", URL: "http://nn1:8000", RaftAddr: "nn1:7000"},
 		&RemoveMember{ID: "nn1"},
+		&ReserveChunks{Count: dfs.MaxChunksPerAllocation},
+		&ReserveChunks{},
+		&PutFile{Path: path(t, "/f"), Replication: math.MinInt32, ChunkSize: math.MinInt64},
+		&PutFile{
+			Path: path(t, "/d/ü b"), Replication: 3, ChunkSize: 4 << 20, Overwrite: true, Pool: math.MaxUint64, Base: math.MaxUint64,
+			Chunk: StoredChunk{ID: math.MaxUint64, Size: math.MinInt64, Checksum: math.MaxUint32, Nodes: []NodeNum{1, math.MaxUint32}},
+		},
+		&PutFile{Path: path(t, "/g"), Replication: 2, ChunkSize: testChunkSize, Pool: 1, Chunk: StoredChunk{ID: 1, Size: 1, Nodes: []NodeNum{1, 2}}},
 	}
 }
 
@@ -80,7 +88,7 @@ func TestCommandNumbers(t *testing.T) {
 	want := []Command{
 		1: &InitCluster{}, 2: &Mkdir{}, 3: &BeginUpload{}, 4: &AddChunks{}, 5: &Commit{}, 6: &AbortUpload{}, 7: &ExpireUploads{},
 		8: &Delete{}, 9: &Rename{}, 10: &SetReplication{}, 11: &RegisterNode{}, 12: &Heartbeats{}, 13: &SetLiveness{},
-		14: &SetService{}, 15: &Purge{}, 16: &SetMember{}, 17: &RemoveMember{},
+		14: &SetService{}, 15: &Purge{}, 16: &SetMember{}, 17: &RemoveMember{}, 18: &ReserveChunks{}, 19: &PutFile{},
 	}
 	for n, c := range want {
 		if c == nil {

@@ -209,6 +209,24 @@ func (r *rig) beginOver(text string, count int) open {
 	return opened(r.must(c))
 }
 
+// stock is a pool that a test works on.
+type stock struct {
+	r      *rig
+	pool   dfs.UploadID
+	chunks []dfs.ChunkID
+}
+
+func (r *rig) reserve(count int) stock {
+	r.t.Helper()
+	reserved := opened(r.must(&ReserveChunks{Count: count}))
+	return stock{r, reserved.id, reserved.chunks}
+}
+
+// put makes a file of a chunk, which lies on DataNodes 1 and 2.
+func (p stock) put(text string, chunk dfs.ChunkID) *PutFile {
+	return &PutFile{Path: p.r.path(text), Replication: 2, ChunkSize: testChunkSize, Pool: p.pool, Chunk: stored(chunk)[0]}
+}
+
 // stored says that the chunks lie on DataNodes 1 and 2.
 func stored(ids ...dfs.ChunkID) []StoredChunk {
 	var chunks []StoredChunk

@@ -25,11 +25,11 @@ const (
 // fields that the command speaks of are set.
 type Result struct {
 	Index         uint64       // log index of the entry that took effect
-	Upload        dfs.UploadID // BeginUpload, AddChunks
+	Upload        dfs.UploadID // BeginUpload, AddChunks, Commit; ReserveChunks: the pool
 	First         dfs.ChunkID  // first of the allocated chunks
 	Count         int          // how many were allocated, from First on
-	Path          string       // Commit: where the file appeared
-	Size          int64        // Commit: bytes
+	Path          string       // Commit, PutFile: where the file appeared
+	Size          int64        // Commit, PutFile: bytes
 	Node          NodeNum      // RegisterNode
 	NeedInventory []NodeNum    // Heartbeats: nodes whose reports do not add up
 	More          bool         // Purge: there is more to do

@@ -90,9 +90,14 @@ func (s *State) AppliedIndex() uint64 { return s.applied }
 func (s *State) Clock() time.Time { return time.UnixMilli(s.clock) }
 
 // Counts returns how many names (the root not counted), chunks and open
-// uploads there are.
+// uploads there are. Chunks in pools are not counted: they are IDs in stock.
 func (s *State) Counts() (inodes, chunks, uploads int) {
-	return s.inodes.Len(), s.chunks.Len(), s.uploads.Len()
+	chunks = s.chunks.Len()
+	s.pools.Scan(func(_ dfs.UploadID, p *pool) bool {
+		chunks -= p.left
+		return true
+	})
+	return s.inodes.Len(), chunks, s.uploads.Len()
 }
 
 // Stat returns what stands at path.
@@ -315,13 +320,43 @@ func (s *State) uploadView(id dfs.UploadID, u *upload) Upload {
 	return view
 }
 
-// TouchedUploads calls fn with each open upload and the clock, in
-// milliseconds, of its last sign of life.
+// TouchedUploads calls fn with each open upload and the clock, in milliseconds,
+// of its last sign of life, and with each open pool and that of its reservation.
 func (s *State) TouchedUploads(fn func(id dfs.UploadID, touched int64)) {
 	s.uploads.Scan(func(id dfs.UploadID, u *upload) bool {
 		fn(id, u.touched)
 		return true
 	})
+	s.pools.Scan(func(id dfs.UploadID, p *pool) bool {
+		fn(id, p.touched)
+		return true
+	})
+}
+
+// Base returns the inode of the file that a new one at path would replace, 0
+// for none, or why none can be made there.
+func (s *State) Base(path dfs.Path, overwrite bool) (inode uint64, err error) {
+	if err := checkFile(path, dfs.DefaultReplication, dfs.DefaultChunkSize); err != nil {
+		return 0, err
+	}
+	at, err := s.placeOf(path, overwrite)
+	return at.base, err
+}
+
+// PoolOpen tells whether PutFile may use chunks of the pool.
+func (s *State) PoolOpen(id dfs.UploadID) bool {
+	_, open := s.pools.Get(id)
+	return open
+}
+
+// InPool tells whether the chunk is one of an open pool that no file has got,
+// and which nodes are said to hold it.
+func (s *State) InPool(id dfs.ChunkID) (held func(NodeNum) bool, ok bool) {
+	c, known := s.chunks.Get(id)
+	if !known || !s.PoolOpen(c.upload) {
+		return nil, false
+	}
+	return c.heldBy, true
 }
 
 // InFlight calls fn with each chunk that was allocated but not yet reported

@@ -80,7 +80,7 @@ func (d *driver) entry() []byte {
 
 func (d *driver) command() Command {
 	s := d.m.Freeze()
-	switch d.rng.IntN(24) {
+	switch d.rng.IntN(27) {
 	case 0, 1:
 		return &Mkdir{Path: d.path(4), Parents: d.chance(2)}
 	case 2, 3, 4:
@@ -94,6 +94,9 @@ func (d *driver) command() Command {
 	case 10:
 		return &AbortUpload{Upload: d.upload(s)}
 	case 11:
+		if d.chance(3) {
+			return &ReserveChunks{Count: d.rng.IntN(6)}
+		}
 		return &ExpireUploads{Uploads: []ExpiredUpload{{d.upload(s), s.clock - int64(d.rng.IntN(60_000))}, {d.upload(s), 0}}}
 	case 12, 13:
 		return &Delete{Path: d.path(3), Recursive: d.chance(3)}
@@ -109,6 +112,8 @@ func (d *driver) command() Command {
 		return &Purge{Limit: d.rng.IntN(30)}
 	case 22:
 		return d.rare()
+	case 23, 24, 25:
+		return d.put(s)
 	}
 	return &SetLiveness{Nodes: []NodeLiveness{{d.node(), Liveness(d.rng.IntN(3))}}}
 }
@@ -179,6 +184,35 @@ func (d *driver) commit(s *State) Command {
 			chunk.Nodes = append(slices.Clone(chunk.Nodes), d.node())
 		}
 		c.Chunks = append(c.Chunks, chunk)
+	}
+	return c
+}
+
+// put makes a small file, mostly of a chunk that a pool has left, or a pool when
+// there is none.
+func (d *driver) put(s *State) Command {
+	c := &PutFile{Path: d.path(4), Replication: 1 + d.rng.IntN(3), ChunkSize: testChunkSize, Overwrite: d.chance(2)}
+	if d.chance(4) {
+		return c
+	}
+	var pools []dfs.UploadID
+	s.pools.Scan(func(id dfs.UploadID, _ *pool) bool {
+		pools = append(pools, id)
+		return true
+	})
+	if len(pools) == 0 {
+		return &ReserveChunks{Count: 1 + d.rng.IntN(6)}
+	}
+	c.Pool = pools[d.rng.IntN(len(pools))]
+	p, _ := s.pools.Get(c.Pool)
+	c.Chunk = StoredChunk{
+		ID: p.first + dfs.ChunkID(d.rng.IntN(p.reserved+1)), Size: 1 + int64(d.rng.IntN(testChunkSize)), Checksum: dfs.Checksum(d.rng.Uint32()),
+	}
+	for len(c.Chunk.Nodes) < dfs.MinReplicas(c.Replication) || d.chance(4) {
+		c.Chunk.Nodes = append(c.Chunk.Nodes, d.node())
+	}
+	if !d.chance(8) {
+		c.Base, _ = s.Base(c.Path, true)
 	}
 	return c
 }
@@ -264,7 +298,7 @@ func TestSameLogSameState(t *testing.T) {
 		t.Errorf("the commands are too wild or too tame: %v", done)
 	}
 	inodes, chunks, uploads := straight.Freeze().Counts()
-	t.Logf("%d names, %d chunks, %d uploads; answers %v", inodes, chunks, uploads, done)
+	t.Logf("%d names, %d chunks, %d uploads, %d pools; answers %v", inodes, chunks, uploads, straight.Freeze().pools.Len(), done)
 }
 
 func compare(t *testing.T, a, b *State) {

@@ -127,8 +127,9 @@ func (r *fileRecords) chunk() error {
 	return nil
 }
 
+// upload reads an upload or a pool.
 func (r *fileRecords) upload() error {
-	d, u := r.d, new(upload)
+	d, u, p := r.d, new(upload), new(pool)
 	var id dfs.UploadID
 	d.object(func(key []byte) bool {
 		switch string(key) {
@@ -155,6 +156,12 @@ func (r *fileRecords) upload() error {
 			u.sealed = d.appendChunks(nil)
 		case "size":
 			u.size = int64(d.uint(maxFileSize))
+		case "first":
+			p.first = d.chunk()
+		case "reserved":
+			p.reserved = int(d.uint(dfs.MaxChunksPerAllocation))
+		case "left":
+			p.left = int(d.uint(dfs.MaxChunksPerAllocation))
 		default:
 			return false
 		}
@@ -165,6 +172,9 @@ func (r *fileRecords) upload() error {
 		return d.err
 	case id == 0:
 		return errors.New("it has no ID")
+	case p.reserved > 0:
+		p.touched = u.touched
+		return setOnce(r.s.pools, id, p)
 	}
 	return setOnce(r.s.uploads, id, u)
 }

@@ -66,6 +66,10 @@ func (s *State) WriteFiles(w io.Writer) error {
 		u.write(d.record(), id)
 		return d.recorded()
 	})
+	s.pools.Scan(func(id dfs.UploadID, p *pool) bool {
+		p.write(d.record(), id)
+		return d.recorded()
+	})
 	d.begin("requests")
 	s.requestOrder.Scan(func(_ uint64, id dfs.RequestID) bool {
 		r, _ := s.requests.Get(id)
@@ -170,6 +174,17 @@ func (u *upload) write(t *jsonText, id dfs.UploadID) {
 		t.chunks(`,"sealed":`, u.sealed)
 	}
 	t.someInt(`,"size":`, u.size)
+	t.raw("}")
+}
+
+// A pool stands among the uploads. What tells it from one is its reserved,
+// which is never 0.
+func (p *pool) write(t *jsonText, id dfs.UploadID) {
+	t.hex(`{"id":`, uint64(id), idDigits)
+	t.int(`,"touched_ms":`, p.touched)
+	t.chunk(`,"first":`, p.first)
+	t.int(`,"reserved":`, int64(p.reserved))
+	t.int(`,"left":`, int64(p.left))
 	t.raw("}")
 }
 

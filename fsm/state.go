@@ -33,6 +33,7 @@ type State struct {
 	dirs    *btree.Map[uint64, *inode] // directories by their own ID, to walk up
 	chunks  *chunkTable
 	uploads *btree.Map[dfs.UploadID, *upload]
+	pools   *btree.Map[dfs.UploadID, *pool] // by IDs of the same counter as uploads
 
 	requests     *btree.Map[dfs.RequestID, *request]
 	requestOrder *btree.Map[uint64, dfs.RequestID] // by their turn, later ones have higher numbers: the order of forgetting
@@ -199,6 +200,7 @@ func newState() *State {
 		dirs:         new(btree.Map[uint64, *inode]),
 		chunks:       newChunkTable(),
 		uploads:      new(btree.Map[dfs.UploadID, *upload]),
+		pools:        new(btree.Map[dfs.UploadID, *pool]),
 		requests:     new(btree.Map[dfs.RequestID, *request]),
 		requestOrder: new(btree.Map[uint64, dfs.RequestID]),
 		nodes:        new(btree.Map[NodeNum, *node]),
@@ -221,6 +223,7 @@ func (s *State) copy() *State {
 	c.dirs = s.dirs.Copy()
 	c.chunks = s.chunks.copy()
 	c.uploads = s.uploads.Copy()
+	c.pools = s.pools.Copy()
 	c.requests = s.requests.Copy()
 	c.requestOrder = s.requestOrder.Copy()
 	c.nodes = s.nodes.Copy()

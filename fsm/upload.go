@@ -8,27 +8,17 @@ import (
 )
 
 func (c *BeginUpload) apply(s *State) (Result, error) {
-	if err := c.check(s); err != nil {
+	if err := checkFile(c.Path, c.Replication, c.ChunkSize); err != nil {
 		return Result{}, err
 	}
-	deepest, missing, err := s.missing(c.Path.Parent())
+	if err := s.checkTargets(c.Targets, 0); err != nil {
+		return Result{}, err
+	}
+	at, err := s.placeOf(c.Path, c.Overwrite)
 	if err != nil {
 		return Result{}, err
 	}
-	base := uint64(0)
-	if existing := s.child(deepest.id, c.Path.Name()); existing != nil && len(missing) == 0 {
-		switch {
-		case existing.directory:
-			return Result{}, dfs.Errorf(dfs.IsDirectory, "%s is a directory; a file cannot take its place", c.Path)
-		case !c.Overwrite:
-			return Result{}, dfs.Errorf(dfs.Exists, "%s exists; ask for overwrite to replace it", c.Path)
-		}
-		base = existing.id
-	}
-	u := &upload{
-		parent: s.makeDirectories(deepest, missing).id, name: strings.Clone(c.Path.Name()), base: base, overwrite: c.Overwrite,
-		replication: c.Replication, chunkSize: c.ChunkSize, touched: s.clock,
-	}
+	u := s.newUpload(c.Path, at, c.Overwrite, c.Replication, c.ChunkSize)
 	id := s.nextUpload
 	s.nextUpload++
 	first := s.allocate(u, id, c.Targets)
@@ -36,17 +26,49 @@ func (c *BeginUpload) apply(s *State) (Result, error) {
 	return Result{Upload: id, First: first, Count: len(c.Targets)}, nil
 }
 
-func (c *BeginUpload) check(s *State) error {
-	if c.Path.IsRoot() {
+// checkFile judges what does not depend on the state.
+func checkFile(path dfs.Path, replication int, chunkSize int64) error {
+	if path.IsRoot() {
 		return dfs.Errorf(dfs.IsDirectory, "/ is a directory; a file cannot take its place")
 	}
-	if err := dfs.CheckReplication(c.Replication); err != nil {
+	if err := dfs.CheckReplication(replication); err != nil {
 		return err
 	}
-	if err := dfs.CheckChunkSize(c.ChunkSize); err != nil {
-		return err
+	return dfs.CheckChunkSize(chunkSize)
+}
+
+// place is where a file may appear.
+type place struct {
+	deepest *inode   // directory of those above it that exists
+	missing []string // directories below that, which do not
+	base    uint64   // inode that stands there now, 0 for none
+}
+
+// placeOf finds the place for a file at path, other than the root.
+func (s *State) placeOf(path dfs.Path, overwrite bool) (place, error) {
+	deepest, missing, err := s.missing(path.Parent())
+	if err != nil {
+		return place{}, err
 	}
-	return s.checkTargets(c.Targets, 0)
+	at := place{deepest: deepest, missing: missing}
+	if existing := s.child(deepest.id, path.Name()); existing != nil && len(missing) == 0 {
+		switch {
+		case existing.directory:
+			return place{}, dfs.Errorf(dfs.IsDirectory, "%s is a directory; a file cannot take its place", path)
+		case !overwrite:
+			return place{}, dfs.Errorf(dfs.Exists, "%s exists; ask for overwrite to replace it", path)
+		}
+		at.base = existing.id
+	}
+	return at, nil
+}
+
+// newUpload makes the missing directories and an upload without chunks.
+func (s *State) newUpload(path dfs.Path, at place, overwrite bool, replication int, chunkSize int64) *upload {
+	return &upload{
+		parent: s.makeDirectories(at.deepest, at.missing).id, name: strings.Clone(path.Name()), base: at.base, overwrite: overwrite,
+		replication: replication, chunkSize: chunkSize, touched: s.clock,
+	}
 }
 
 func (s *State) checkTargets(targets [][]NodeNum, already int) error {
@@ -160,7 +182,13 @@ func (c *Commit) apply(s *State) (Result, error) {
 		s.uploads.Set(c.Upload, &changed)
 		return Result{}, nil
 	}
-	return s.finish(c.Upload, &changed), nil
+	result := s.finish(&changed)
+	result.Upload = c.Upload
+	s.uploads.Delete(c.Upload)
+	if len(changed.allocated) > len(changed.sealed) {
+		s.settleAllocated(&changed)
+	}
+	return result, nil
 }
 
 // check makes sure that every chunk can be part of u, before anything changes.
@@ -192,10 +220,17 @@ func (c *Commit) checkChunk(s *State, u *upload, stored *StoredChunk) error {
 		return dfs.Errorf(dfs.Invalid, "chunk %s is not one of upload %s", stored.ID, c.Upload)
 	case known.refs > 0 && c.Position > 0:
 		return dfs.Errorf(dfs.Invalid, "chunk %s is named twice", stored.ID)
-	case stored.Size < 1 || stored.Size > u.chunkSize:
-		return dfs.Errorf(dfs.Invalid, "chunk %s has %d bytes; 1 to %d, the chunk size, are possible", stored.ID, stored.Size, u.chunkSize)
-	case len(stored.Nodes) < dfs.MinReplicas(u.replication) || len(stored.Nodes) > dfs.MaxReplication:
-		return dfs.Errorf(dfs.Invalid, "chunk %s is stored on %d DataNodes; replication %d needs at least %d", stored.ID, len(stored.Nodes), u.replication, dfs.MinReplicas(u.replication))
+	}
+	return s.checkStored(stored, u.replication, u.chunkSize)
+}
+
+// checkStored makes sure that the chunk is stored as one of a file must be.
+func (s *State) checkStored(stored *StoredChunk, replication int, chunkSize int64) error {
+	switch needed := dfs.MinReplicas(replication); {
+	case stored.Size < 1 || stored.Size > chunkSize:
+		return dfs.Errorf(dfs.Invalid, "chunk %s has %d bytes; 1 to %d, the chunk size, are possible", stored.ID, stored.Size, chunkSize)
+	case len(stored.Nodes) < needed || len(stored.Nodes) > dfs.MaxReplication:
+		return dfs.Errorf(dfs.Invalid, "chunk %s is stored on %d DataNodes; replication %d needs at least %d", stored.ID, len(stored.Nodes), replication, needed)
 	case repeats(stored.Nodes):
 		return dfs.Errorf(dfs.Invalid, "chunk %s names a DataNode twice", stored.ID)
 	}
@@ -250,7 +285,7 @@ func (s *State) seal(u *upload, stored *StoredChunk) {
 }
 
 // finish makes the file of a sealed upload appear.
-func (s *State) finish(id dfs.UploadID, u *upload) Result {
+func (s *State) finish(u *upload) Result {
 	if replaced := s.child(u.parent, u.name); replaced != nil {
 		s.discard(replaced)
 	}
@@ -264,11 +299,7 @@ func (s *State) finish(id dfs.UploadID, u *upload) Result {
 	}
 	file.setChunks(u.sealed)
 	s.link(file)
-	s.uploads.Delete(id)
-	if len(u.allocated) > len(u.sealed) {
-		s.settleAllocated(u)
-	}
-	return Result{Upload: id, Path: dir + "/" + u.name, Size: u.size}
+	return Result{Path: dir + "/" + u.name, Size: u.size}
 }
 
 // giveUp ends an upload without a file.
@@ -315,13 +346,16 @@ func (s *State) settle(id dfs.ChunkID, c *chunk) {
 	}
 }
 
-// unused tells whether no file and no open upload refers to c. Nothing will
-// then: only an open upload names its chunks, and none is opened twice.
+// unused tells whether no file and no open upload or pool refers to c. Nothing
+// will then: only an open one names its chunks, and none is opened twice.
 func (s *State) unused(c *chunk) bool {
 	if c.refs > 0 {
 		return false
 	}
 	_, open := s.uploads.Get(c.upload)
+	if !open {
+		_, open = s.pools.Get(c.upload)
+	}
 	return !open
 }
 
@@ -338,6 +372,9 @@ func (c *ExpireUploads) apply(s *State) (Result, error) {
 	for _, expired := range c.Uploads {
 		if u, ok := s.uploads.Get(expired.Upload); ok && u.touched <= expired.Touched {
 			s.giveUp(expired.Upload, u)
+		}
+		if p, ok := s.pools.Get(expired.Upload); ok && p.touched <= expired.Touched {
+			s.giveUpPool(expired.Upload, p)
 		}
 	}
 	return Result{}, nil

@@ -18,7 +18,7 @@ import (
 // from starting.
 func (s *State) validate() error {
 	for _, check := range []func() error{
-		s.validateHeader, s.validateInodes, s.validateTree, s.validateChunks, s.validateUploads, s.validateNodes, s.validateReplicas, s.validateOrphans, s.validateGarbage,
+		s.validateHeader, s.validateInodes, s.validateTree, s.validateChunks, s.validateUploads, s.validatePools, s.validateNodes, s.validateReplicas, s.validateOrphans, s.validateGarbage,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -169,6 +169,38 @@ func (s *State) validateUpload(id dfs.UploadID, u *upload) error {
 		}
 	}
 	return nil
+}
+
+func (s *State) validatePools() error {
+	var fault error
+	s.pools.Scan(func(id dfs.UploadID, p *pool) bool {
+		_, taken := s.uploads.Get(id)
+		end := p.first + dfs.ChunkID(p.reserved)
+		switch {
+		case id >= s.nextUpload:
+			fault = fmt.Errorf("pool %s is beyond the counter", id)
+		case taken:
+			fault = fmt.Errorf("pool %s has the ID of an upload", id)
+		case p.first == 0 || end < p.first || end > s.nextChunk:
+			fault = fmt.Errorf("pool %s has chunks beyond the counter", id)
+		case p.left < 1 || p.left > p.reserved:
+			fault = fmt.Errorf("pool %s has %d chunks left of %d", id, p.left, p.reserved)
+		}
+		return fault == nil
+	})
+	if fault != nil || s.pools.Len() == 0 {
+		return fault
+	}
+	s.chunks.Scan(func(id dfs.ChunkID, c *chunk) bool {
+		if c.upload == 0 {
+			return true
+		}
+		if p, ok := s.pools.Get(c.upload); ok && (c.refs > 0 || id < p.first || id-p.first >= dfs.ChunkID(p.reserved)) {
+			fault = fmt.Errorf("chunk %s is not one that pool %s can have left", id, c.upload)
+		}
+		return fault == nil
+	})
+	return fault
 }
 
 func (s *State) validateNodes() error {

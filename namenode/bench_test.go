@@ -163,6 +163,38 @@ func benchCreate(b *testing.B, callers int, chunks int64) {
 	})
 }
 
+// BenchmarkPutEmpty128 and BenchmarkPutSmall16 make the same files in one entry
+// each.
+func BenchmarkPutEmpty128(b *testing.B) { benchPut(b, 128, 0) }
+func BenchmarkPutSmall16(b *testing.B)  { benchPut(b, 16, 1) }
+
+func benchPut(b *testing.B, callers int, chunks int64) {
+	g := newBenchGroup(b)
+	g.register(4)
+	info := protocol.ChunkInfo{Size: 4096, CRC32C: 0x12345678}
+	g.answer.Store(&info)
+	var begun atomic.Int64
+	g.run(callers, func(i int64) {
+		put := protocol.PutRequest{Path: fmt.Sprintf("/files/%d/%d", i/1000, i)}
+		for chunks > 0 && put.Chunk == nil {
+			var allocation protocol.Allocation
+			g.do(protocol.CreateFile, leader.Call{Body: protocol.CreateRequest{Path: put.Path, NumChunks: 1, Single: true}, Out: &allocation})
+			if allocation.Pool == 0 { // the stock is empty
+				begun.Add(1)
+				continue
+			}
+			chunk := allocation.Chunks[0]
+			put.Pool, put.Base = allocation.Pool, allocation.Base
+			put.Chunk = &protocol.CommittedChunk{ID: chunk.ID, Size: info.Size, CRC32C: info.CRC32C}
+			for _, target := range chunk.Targets {
+				put.Chunk.Nodes = append(put.Chunk.Nodes, target.ID)
+			}
+		}
+		g.do(protocol.PutFile, leader.Call{Body: put})
+	})
+	b.ReportMetric(float64(begun.Load())/float64(b.N), "uploads/op")
+}
+
 // register makes DataNodes known and keeps them so.
 func (g *benchGroup) register(count int) {
 	ctx, cancel := context.WithCancel(context.Background())

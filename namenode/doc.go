@@ -9,7 +9,7 @@
 //   - propose.go: how a change gets into the log, and how a refusal is made
 //     sure of before it is given; batcher.go lets changes share an entry
 //   - verify.go, questions.go: how DataNodes are asked before a commit
-//   - files.go, uploads.go, nodes.go, members.go: the calls themselves
+//   - files.go, uploads.go, putfile.go, nodes.go, members.go: the calls themselves
 //   - leadership.go: the duties of a leader, from election to loss
 //   - repair.go, fsck.go: how chunks get the replicas they should have, and what is told
 //     about it; what is decided is in package repair

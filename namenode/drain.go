@@ -98,7 +98,7 @@ func (l *leadership) judgeDrains() func() {
 		l.n.machine.Read(func(s *fsm.State) {
 			for _, node := range s.Nodes() {
 				switch {
-				case node.Service == fsm.Draining && emptied(s, &node):
+				case node.Service == fsm.Draining && l.emptied(s, &node):
 					first, known := empty[node.Num]
 					if !known {
 						first = now
@@ -123,12 +123,12 @@ func (l *leadership) judgeDrains() func() {
 }
 
 // emptied tells whether nothing lies on the node or is on its way to it.
-func emptied(s *fsm.State, node *fsm.Node) bool {
+func (l *leadership) emptied(s *fsm.State, node *fsm.Node) bool {
 	if !node.Inventoried || !s.Empty(node.Num) {
 		return false
 	}
 	expected := false
-	s.InFlight(func(target fsm.NodeNum, _ int64) { expected = expected || target == node.Num })
+	l.expected(s, func(target fsm.NodeNum, _ int64) { expected = expected || target == node.Num })
 	return !expected
 }
 

@@ -37,6 +37,7 @@ type leadership struct {
 	unsettled atomic.Bool                   // chunks may lack replicas since the last survey
 	surveyed  atomic.Pointer[repair.Report] // the last; nil before the first
 	deletions deletions
+	stock     *stock // chunks for small files
 
 	repair  *repairDuty
 	service turn // for whoever changes the service of DataNodes
@@ -71,6 +72,7 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 		trims:     repair.NewTrims(trimAgain),
 		service:   newTurn(),
 		deletions: deletions{ledger: reclaim.NewLedger(deleteTimeout)},
+		stock:     newStock(n.config.UploadExpiry / 2),
 	}
 	l.repair = newRepairDuty(l)
 	l.refreshFlight()
@@ -78,6 +80,7 @@ func (n *NameNode) leadGroup(ctx context.Context, group *cluster.Group) error {
 	defer n.lead.Store(nil)
 	n.logger.Info("leading", "term", term)
 	tasks.Go(l.collectReports)
+	tasks.Go(l.keepStock)
 	tasks.Go(func() error { return l.every(n.config.HeartbeatInterval/4, l.judgeLiveness) })
 	tasks.Go(func() error { return l.every(min(n.config.UploadExpiry/10, time.Minute), l.expireUploads()) })
 	tasks.Go(func() error { return l.every(purgeInterval, l.purge) })
@@ -187,7 +190,8 @@ func (l *leadership) judge(silence time.Duration) fsm.Liveness {
 	return fsm.Up
 }
 
-// expireUploads returns the duty that gives up uploads without a sign of life.
+// expireUploads returns the duty that gives up uploads without a sign of life,
+// and old pools.
 // Age is measured on this leader's own monotonic clock, from when it first saw
 // the last sign of life.
 func (l *leadership) expireUploads() func() {
@@ -200,6 +204,7 @@ func (l *leadership) expireUploads() func() {
 		now := time.Now()
 		open := make(map[dfs.UploadID]sighting)
 		var expired []fsm.ExpiredUpload
+		abandoned := 0 // pools end as a matter of course
 		l.n.machine.Read(func(s *fsm.State) {
 			s.TouchedUploads(func(id dfs.UploadID, touched int64) {
 				last, known := sightings[id]
@@ -209,12 +214,17 @@ func (l *leadership) expireUploads() func() {
 				open[id] = last
 				if now.Sub(last.since) > l.n.config.UploadExpiry && len(expired) < expiryBatch {
 					expired = append(expired, fsm.ExpiredUpload{Upload: id, Touched: touched})
+					if !s.PoolOpen(id) {
+						abandoned++
+					}
 				}
 			})
 		})
 		sightings = open
+		if abandoned > 0 {
+			l.n.logger.Info("giving up abandoned uploads", "count", abandoned)
+		}
 		if len(expired) > 0 {
-			l.n.logger.Info("giving up abandoned uploads", "count", len(expired))
 			l.try("expiry of uploads", &fsm.ExpireUploads{Uploads: expired})
 		}
 	}
@@ -234,10 +244,17 @@ func (l *leadership) purge() {
 func (l *leadership) refreshFlight() {
 	inFlight := make(map[fsm.NodeNum]int64)
 	// Uploads may be large, and Apply must not wait.
-	l.n.machine.Freeze().InFlight(func(target fsm.NodeNum, chunkSize int64) { inFlight[target] += chunkSize })
+	l.expected(l.n.machine.Freeze(), func(target fsm.NodeNum, chunkSize int64) { inFlight[target] += chunkSize })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight = inFlight
+}
+
+// expected calls fn with each chunk that was allocated or handed out and not yet
+// reported by a target, and that target.
+func (l *leadership) expected(s *fsm.State, fn func(target fsm.NodeNum, chunkSize int64)) {
+	s.InFlight(fn)
+	l.stock.inFlight(s, fn)
 }
 
 // place decides where chunks go and takes note that they are on their way.

@@ -57,6 +57,7 @@ func endpoints() []struct {
 		serve handler
 	}{
 		{protocol.CreateFile, (*NameNode).createFile},
+		{protocol.PutFile, (*NameNode).putFile},
 		{protocol.GetFile, (*NameNode).getFile},
 		{protocol.DeleteFile, (*NameNode).deleteFile},
 		{protocol.AddChunks, (*NameNode).addChunks},

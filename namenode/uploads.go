@@ -35,6 +35,11 @@ func (n *NameNode) createFile(c *call) (reply, error) {
 		if err != nil {
 			return reply{}, err
 		}
+		if request.Single && len(command.Targets) == 1 {
+			if answer, done, err := n.handOut(c.Context(), command); done {
+				return answer, err
+			}
+		}
 		result, err = n.propose(c.Context(), command, c.requestID)
 	}
 	if err != nil {
@@ -49,22 +54,27 @@ func beginCommand(request *protocol.CreateRequest) (*fsm.BeginUpload, error) {
 	if err != nil {
 		return nil, err
 	}
-	command := &fsm.BeginUpload{
-		Path: path, Replication: dfs.DefaultReplication, ChunkSize: dfs.DefaultChunkSize, Overwrite: request.Overwrite,
-	}
-	if request.Replication != nil {
-		command.Replication = *request.Replication
-	}
-	if request.ChunkSize != nil {
-		command.ChunkSize = *request.ChunkSize
-	}
-	if err := dfs.CheckReplication(command.Replication); err != nil {
-		return nil, err
-	}
-	if err := dfs.CheckChunkSize(command.ChunkSize); err != nil {
+	command := &fsm.BeginUpload{Path: path, Overwrite: request.Overwrite}
+	command.Replication, command.ChunkSize, err = orDefaults(request.Replication, request.ChunkSize)
+	if err != nil {
 		return nil, err
 	}
 	return command, checkCount(request.NumChunks, request.Exclude)
+}
+
+// orDefaults checks what a caller may leave to the cluster.
+func orDefaults(wanted *int, size *int64) (replication int, chunkSize int64, err error) {
+	replication, chunkSize = dfs.DefaultReplication, dfs.DefaultChunkSize
+	if wanted != nil {
+		replication = *wanted
+	}
+	if size != nil {
+		chunkSize = *size
+	}
+	if err := dfs.CheckReplication(replication); err != nil {
+		return 0, 0, err
+	}
+	return replication, chunkSize, dfs.CheckChunkSize(chunkSize)
 }
 
 func checkCount(count int64, exclude []dfs.NodeID) error {
@@ -118,19 +128,25 @@ func (n *NameNode) allocation(result fsm.Result) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	end := result.First + dfs.ChunkID(result.Count)
+	upload.Allocated = slices.DeleteFunc(upload.Allocated, func(a fsm.Allocation) bool { return a.ID < result.First || a.ID >= end })
+	answer := n.describe(&upload, nodes)
+	answer.UploadID = upload.ID
+	return reply{http.StatusCreated, answer}, nil
+}
+
+// describe says what is to be known of an upload, with all its chunks.
+func (n *NameNode) describe(upload *fsm.Upload, nodes []fsm.Node) protocol.Allocation {
 	locate := newLocator(nodes)
 	answer := protocol.Allocation{
-		UploadID: upload.ID, Path: upload.Path, ChunkSize: upload.ChunkSize, Replication: upload.Replication,
+		Path: upload.Path, ChunkSize: upload.ChunkSize, Replication: upload.Replication,
 		MinReplicas: dfs.MinReplicas(upload.Replication), ExpiresIn: int64(n.config.UploadExpiry.Seconds()),
-		Chunks: make([]protocol.AllocatedChunk, 0, result.Count),
+		Chunks: make([]protocol.AllocatedChunk, 0, len(upload.Allocated)),
 	}
-	end := result.First + dfs.ChunkID(result.Count)
 	for _, a := range upload.Allocated {
-		if a.ID >= result.First && a.ID < end {
-			answer.Chunks = append(answer.Chunks, protocol.AllocatedChunk{ID: a.ID, Targets: locate.targets(a.Targets)})
-		}
+		answer.Chunks = append(answer.Chunks, protocol.AllocatedChunk{ID: a.ID, Targets: locate.targets(a.Targets)})
 	}
-	return reply{http.StatusCreated, answer}, nil
+	return answer
 }
 
 // addChunks allocates more chunks for an upload, or takes a sign of life.

@@ -12,6 +12,7 @@ import (
 	"github.com/dfs-go/dfs-go/client"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/testcluster"
+	"github.com/dfs-go/dfs-go/namenode"
 )
 
 func TestQuantiles(t *testing.T) {
@@ -66,6 +67,54 @@ func TestRun(t *testing.T) {
 	timed := Run(t.Context(), "test", Plan{Concurrency: 2, Duration: 10 * time.Millisecond}, func(context.Context, int64) (int64, error) { return 0, nil })
 	if timed.Operations == 0 {
 		t.Errorf("%+v", timed)
+	}
+}
+
+// TestSmallFilesTakeAnEntryEach measures what `dfs bench small` and `dfs bench
+// meta` do to the log, with one caller, so that no two share an entry.
+func TestSmallFilesTakeAnEntryEach(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	c, err := testcluster.Start(ctx, testcluster.Config{NameNodes: 1, DataNodes: 3, Dir: t.TempDir(), Change: func(config *namenode.Config) {
+		config.HeartbeatInterval, config.SuspectAfter, config.DownAfter = time.Hour, 3*time.Hour, 9*time.Hour // no reports in the log
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	caller, err := client.New(client.Config{NameNodes: c.URLs()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(caller.Close)
+	field, err := NewField(ctx, caller, dfs.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create, err := field.Meta("create", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	applied := func() uint64 {
+		reply, err := caller.Leader(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply.AppliedIndex
+	}
+	const count = 300
+	for name, work := range map[string]Work{"small": field.Put(4096, nil), "create": create} {
+		before := applied()
+		if result := Run(ctx, name, Plan{Concurrency: 1, Count: count}, work); result.Errors != 0 {
+			t.Errorf("%+v", result)
+		}
+		if entries := applied() - before; entries < count || entries > count+10 {
+			t.Errorf("%d files of %s took %d entries", count, name, entries)
+		}
 	}
 }
 

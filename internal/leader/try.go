@@ -249,7 +249,7 @@ func (c *Caller) newTask(route protocol.Route, call Call) (*task, error) {
 // timeoutOf gives more time to routes that ask other nodes before they answer.
 func (c *Caller) timeoutOf(route protocol.Route) time.Duration {
 	switch route {
-	case protocol.CommitUpload, protocol.JoinCluster, protocol.RemoveMember, protocol.TransferLead, protocol.TakeSnapshot:
+	case protocol.CommitUpload, protocol.PutFile, protocol.JoinCluster, protocol.RemoveMember, protocol.TransferLead, protocol.TakeSnapshot:
 		return max(c.tryTimeout, slowTryTimeout)
 	}
 	return c.tryTimeout

@@ -31,10 +31,12 @@ type ReplicationRequest struct {
 }
 
 // CreateRequest is the body of POST /files: it begins an upload. A nil
-// Replication or ChunkSize takes the default.
+// Replication or ChunkSize takes the default. Single says that one chunk is all
+// there will be: then the answer may be a chunk in stock for PUT /files.
 type CreateRequest struct {
 	Path        string       `json:"path"`
 	NumChunks   int64        `json:"num_chunks"`
+	Single      bool         `json:"single,omitempty"`
 	Replication *int         `json:"replication,omitempty"`
 	ChunkSize   *int64       `json:"chunk_size,omitempty"`
 	Overwrite   bool         `json:"overwrite,omitempty"`
@@ -55,15 +57,38 @@ type AllocatedChunk struct {
 }
 
 // Allocation answers POST /files and POST /uploads/{id}/chunks. ExpiresIn says
-// how many seconds without a sign of life the upload is kept.
+// how many seconds without a sign of life the upload is kept. When there is a
+// Pool, no upload was begun: the one chunk is from that pool, and goes with the
+// Pool and the Base into PUT /files.
 type Allocation struct {
-	UploadID    dfs.UploadID     `json:"upload_id"`
+	UploadID    dfs.UploadID     `json:"upload_id,omitempty"`
+	Pool        dfs.UploadID     `json:"pool,omitempty"`
+	Base        uint64           `json:"base,omitempty"` // inode that stands at the path, 0 for none
 	Path        string           `json:"path"`
 	ChunkSize   int64            `json:"chunk_size"`
 	Replication int              `json:"replication"`
 	MinReplicas int              `json:"min_replicas"`
 	ExpiresIn   int64            `json:"expires_in"`
 	Chunks      []AllocatedChunk `json:"chunks"`
+}
+
+// PutRequest is the body of PUT /files: a whole file at once. Its Chunk was
+// stored under an ID that POST /files has given, with the Pool and the Base. An
+// empty file has none of the three, and nothing has to be asked for before.
+type PutRequest struct {
+	Path        string          `json:"path"`
+	Replication *int            `json:"replication,omitempty"`
+	ChunkSize   *int64          `json:"chunk_size,omitempty"`
+	Overwrite   bool            `json:"overwrite,omitempty"`
+	Pool        dfs.UploadID    `json:"pool,omitempty"`
+	Base        uint64          `json:"base,omitempty"`
+	Chunk       *CommittedChunk `json:"chunk,omitempty"`
+}
+
+// PutReply answers PUT /files.
+type PutReply struct {
+	CommitReply
+	Replication int `json:"replication"`
 }
 
 // AddChunksRequest is the body of POST /uploads/{id}/chunks. Zero chunks is a

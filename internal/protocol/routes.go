@@ -52,6 +52,7 @@ const (
 // The routes of a NameNode.
 var (
 	CreateFile     = Route{http.MethodPost, "/files", Write, LeaderOnly, smallBody}
+	PutFile        = Route{http.MethodPut, "/files", Write, LeaderOnly, smallBody}
 	GetFile        = Route{http.MethodGet, "/files", Read, Linearizable, 0}
 	DeleteFile     = Route{http.MethodDelete, "/files", Write, LeaderOnly, 0}
 	AddChunks      = Route{http.MethodPost, "/uploads/{id}/chunks", Write, LeaderOnly, smallBody}
