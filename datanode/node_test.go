@@ -313,10 +313,10 @@ func TestCloseLetsTransfersFinish(t *testing.T) {
 	c := config(t, n, "dn1")
 	d := start(t, c)
 	ready(t, n, d)
-	data := content(1, 1000)
+	data := content(1, 100_000) // too large to be packed: it has a temporary file
 	conn := dial(t, d)
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nX-DFS-CRC32C: %s\r\n\r\n%s", dfs.ChecksumOf(data), data[:10]); err != nil {
+	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nX-DFS-CRC32C: %s\r\n\r\n%s", len(data), dfs.ChecksumOf(data), data[:10]); err != nil {
 		t.Fatal(err)
 	}
 	idle := dial(t, d) // a connection that has asked for nothing holds nothing up
@@ -358,7 +358,7 @@ func TestCloseCutsOffWhatHangs(t *testing.T) {
 	ready(t, n, d)
 	conn := dial(t, d)
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nX-DFS-CRC32C: 12345678\r\n\r\nsome"); err != nil {
+	if _, err := fmt.Fprintf(conn, "PUT /chunks/0000000000000001 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\nX-DFS-CRC32C: 12345678\r\n\r\nsome"); err != nil {
 		t.Fatal(err)
 	}
 	waitUntil(t, "the upload to have begun", func() bool { return tempFiles(t, c.DataDirs[0]) == 1 })
