@@ -77,7 +77,7 @@ func (l *Log) settle(limit uint64) error {
 	if err := l.carry(); err != nil {
 		return err
 	}
-	if l.file.used() == 0 && l.file.head.limit == limit {
+	if !l.file.touched && l.file.head.limit == limit {
 		return nil
 	}
 	return l.file.reset(limit)

@@ -34,6 +34,7 @@ type file struct {
 	head    head
 	end     int64 // of the last record; there lies its mark
 	written int64 // so far the file has been written to
+	touched bool  // since it was emptied; what found no room may have left a record, too
 	buffer  []byte
 	failed  error // of the first write that failed, after which there is none
 }
@@ -58,6 +59,7 @@ func (f *file) append(entries []*raft.Log) error {
 	if cap(record) <= chunkSize {
 		f.buffer = record[:0]
 	}
+	f.touched = true
 	if err := f.write(b, f.end); err != nil {
 		return err
 	}
@@ -89,7 +91,7 @@ func (f *file) reset(limit uint64) error {
 	if err := f.sync(); err != nil {
 		return err
 	}
-	f.head, f.end = h, recordsFrom
+	f.head, f.end, f.touched = h, recordsFrom, false
 	return nil
 }
 

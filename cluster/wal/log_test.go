@@ -308,6 +308,45 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// TestFullDiskThenDelete: what an append has left that found no room is not an entry
+// of the log that comes out of deleting.
+func TestFullDiskThenDelete(t *testing.T) {
+	for _, emptied := range []bool{false, true} {
+		t.Run(fmt.Sprintf("emptied=%v", emptied), func(t *testing.T) {
+			p, base := newPlatter(testSize), newMemory()
+			l := p.log(t, base)
+			want := make(model)
+			want.store(entries(1, 10, 1, 10))
+			if err := l.StoreLogs(entries(1, 10, 1, 10)); err != nil {
+				t.Fatal(err)
+			}
+			if emptied {
+				if err := l.turn(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// The record finds room, the zeros behind it do not.
+			l.file.written = l.file.end
+			size := sizeOf(payload(entries(11, 11, 1, 10)))
+			p.write = func(b []byte) []byte { return b[:size] }
+			if err := l.StoreLogs(entries(11, 11, 1, 10)); !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("error %v", err)
+			}
+			p.write = nil
+			if err := l.DeleteRange(9, 10); err != nil {
+				t.Fatal(err)
+			}
+			want.remove(9, 10)
+			if err := l.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			if d := want.differs(p.log(t, base)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
 // TestConcurrentUse reads, appends, deletes what is old, and carries, all at once.
 func TestConcurrentUse(t *testing.T) {
 	base := newBolt(t)
