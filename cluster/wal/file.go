@@ -95,6 +95,21 @@ func (f *file) reset(limit uint64) error {
 	return nil
 }
 
+// announce lets the store behind hold entries up to limit, without emptying the
+// journal.
+func (f *file) announce(limit uint64) error {
+	h := f.head
+	h.limit = max(h.limit, limit)
+	if err := f.write(h.encode(), 0); err != nil {
+		return err
+	}
+	if err := f.sync(); err != nil {
+		return err
+	}
+	f.head = h
+	return nil
+}
+
 // write fails for good unless the disk is full: then nothing counts as written,
 // and the same place is written to the next time.
 func (f *file) write(b []byte, at int64) error {
