@@ -62,7 +62,7 @@ func (l *Log) carry() error {
 	if len(batch) == 0 {
 		return nil
 	}
-	if err := l.base.StoreLogs(batch); err != nil {
+	if err := l.behind(func() error { return l.base.StoreLogs(batch) }); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -70,6 +70,22 @@ func (l *Log) carry() error {
 	l.pending = slices.Clone(l.pending[len(batch):]) // the old array would keep all of them
 	l.bytes -= payload(batch)
 	return nil
+}
+
+var errBehind = errors.New("the log behind the journal is not written to after a failure")
+
+// behind changes base, unless that has failed before: what it takes after a failed
+// fsync is no reason to empty the journal. A full disk is no failure. The caller
+// holds carrying.
+func (l *Log) behind(change func() error) error {
+	if l.failed != nil {
+		return l.failed
+	}
+	err := change()
+	if err != nil && !isFull(err) {
+		l.failed = errors.Join(errBehind, err)
+	}
+	return err
 }
 
 // settle carries everything and empties the journal. The caller holds changes.

@@ -117,10 +117,14 @@ func (f *file) write(b []byte, at int64) error {
 		return f.failed
 	}
 	_, err := f.storage.WriteAt(b, at)
-	if err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if err != nil && !isFull(err) {
 		f.failed = errors.Join(errFailed, err)
 	}
 	return err
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // giveUp fails for good, and keeps only the text of err: a full disk is no way out

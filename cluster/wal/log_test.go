@@ -383,6 +383,35 @@ func TestFailedStart(t *testing.T) {
 	}
 }
 
+// TestFailedCarry: when the store behind has failed, not for want of room, nothing is
+// written to it any more, and the journal keeps what it holds.
+func TestFailedCarry(t *testing.T) {
+	p, base := newPlatter(testSize), newMemory()
+	l := p.log(t, base)
+	failure := errors.New("the disk is broken")
+	if err := l.StoreLogs(entries(1, 3, 1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	base.step = func() error { return failure }
+	if err := l.turn(); !errors.Is(err, failure) {
+		t.Fatalf("error %v", err)
+	}
+	base.step = nil
+	for what, err := range map[string]error{"carry": l.turn(), "delete": l.DeleteRange(2, 3), "close": l.Close()} {
+		if !errors.Is(err, errBehind) {
+			t.Errorf("%s after the failure: error %v", what, err)
+		}
+	}
+	if len(base.held) > 0 {
+		t.Errorf("%d entries were carried", len(base.held))
+	}
+	want := make(model)
+	want.store(entries(1, 3, 1, 10))
+	if d := want.differs(p.log(t, base)); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestConcurrentUse reads, appends, deletes what is old, and carries, all at once.
 func TestConcurrentUse(t *testing.T) {
 	base := newBolt(t)
