@@ -79,19 +79,24 @@ func (f *file) mark() error {
 	return nil
 }
 
-// reset empties the journal. Everything in it must be durable elsewhere. limit is
-// the last entry that the store behind may hold from now on without the journal.
+// reset is empty, and a failure of it is final.
 func (f *file) reset(limit uint64) error {
+	if err := f.empty(limit); err != nil {
+		return f.giveUp(err) // who knows which head is there
+	}
+	return nil
+}
+
+// empty empties the journal. Everything in it must be durable elsewhere. limit is
+// the last entry that the store behind may hold from now on without the journal.
+func (f *file) empty(limit uint64) error {
 	h := f.head
 	h.generation++
 	h.limit, h.written = limit, f.written
-	if err := f.write(h.encode(), 0); err != nil {
-		return f.giveUp(err) // who knows which head is there
-	}
-	if err := f.sync(); err != nil {
+	if err := f.writeHead(h); err != nil {
 		return err
 	}
-	f.head, f.end, f.touched = h, recordsFrom, false
+	f.end, f.touched = recordsFrom, false
 	return nil
 }
 
@@ -100,6 +105,10 @@ func (f *file) reset(limit uint64) error {
 func (f *file) announce(limit uint64) error {
 	h := f.head
 	h.limit = max(h.limit, limit)
+	return f.writeHead(h)
+}
+
+func (f *file) writeHead(h head) error {
 	if err := f.write(h.encode(), 0); err != nil {
 		return err
 	}
@@ -130,6 +139,9 @@ func isFull(err error) bool {
 // giveUp fails for good, and keeps only the text of err: a full disk is no way out
 // here.
 func (f *file) giveUp(err error) error {
+	if errors.Is(err, errFailed) {
+		return err
+	}
 	f.failed = errors.Join(errFailed, errors.New(err.Error()))
 	return f.failed
 }

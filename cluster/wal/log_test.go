@@ -199,6 +199,36 @@ func TestCloseWithoutRoom(t *testing.T) {
 	}
 }
 
+// TestStartWithoutRoom: a file system that needs room to write over a sector, and has
+// none, is no reason to take the journal for damaged.
+func TestStartWithoutRoom(t *testing.T) {
+	for _, missing := range []int{0, 3} {
+		p, base := newPlatter(testSize), newMemory()
+		want := make(model)
+		want.store(entries(1, 3, 1, 10))
+		l := p.log(t, base)
+		if err := l.StoreLogs(entries(1, 3, 1, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if missing == 0 {
+			if err := l.turn(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		p.write = func(b []byte) []byte { return nil }
+		if _, err := open("", testID, base, unguarded, p.quiet()); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("with %d entries to carry: error %v", missing, err)
+		}
+		p.write = nil
+		if d := want.differs(p.log(t, base)); d != "" {
+			t.Error(d)
+		}
+	}
+}
+
 // TestFailures: after a failed write or fdatasync nothing is acknowledged any more,
 // what was acknowledged before is there, and the next start finds it.
 func TestFailures(t *testing.T) {

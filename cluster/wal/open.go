@@ -104,7 +104,7 @@ func restore(base raft.LogStore, f *file, missing []*raft.Log) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return last, f.reset(last)
+	return last, f.empty(last)
 }
 
 // compare returns the entries that base lacks, after making sure that the two belong
