@@ -62,7 +62,7 @@ func (l *Log) carry() error {
 	if len(batch) == 0 {
 		return nil
 	}
-	if err := l.base.StoreLogs(batch); err != nil {
+	if err := l.behind(func() error { return l.base.StoreLogs(batch) }); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -72,12 +72,28 @@ func (l *Log) carry() error {
 	return nil
 }
 
+var errBehind = errors.New("the log behind the journal is not written to after a failure")
+
+// behind changes base, unless that has failed before: what it takes after a failed
+// fsync is no reason to empty the journal. A full disk is no failure. The caller
+// holds carrying.
+func (l *Log) behind(change func() error) error {
+	if l.failed != nil {
+		return l.failed
+	}
+	err := change()
+	if err != nil && !isFull(err) {
+		l.failed = errors.Join(errBehind, err)
+	}
+	return err
+}
+
 // settle carries everything and empties the journal. The caller holds changes.
 func (l *Log) settle(limit uint64) error {
 	if err := l.carry(); err != nil {
 		return err
 	}
-	if l.file.used() == 0 && l.file.head.limit == limit {
+	if !l.file.touched && l.file.head.limit == limit {
 		return nil
 	}
 	return l.file.reset(limit)

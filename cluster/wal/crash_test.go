@@ -110,6 +110,14 @@ func (w *world) after(made func(i int) bool) *world {
 	return next
 }
 
+// killed returns the world in which only the process has died: everything that was
+// written is seen, and not yet durable.
+func (w *world) killed() *world {
+	next := w.after(func(int) bool { return false })
+	next.p.now = slices.Clone(w.p.now)
+	return next
+}
+
 // check makes sure that the next start finds all that was acknowledged, and of what
 // was not answered all or nothing.
 func (w *world) check(t *testing.T) {
@@ -156,6 +164,14 @@ func TestPowerFailure(t *testing.T) {
 			w := newWorld()
 			w.run(t, rand.New(rand.NewPCG(seed, 0)), steps, life)
 			rng := rand.New(rand.NewPCG(seed, uint64(life)))
+
+			// Only the process dies; the power fails while the next one starts.
+			killed := w.killed()
+			killed.startBriefly(t, rng)
+			killed.afterwards(rng, func(w *world) {
+				w.check(t)
+				w.run(t, rng, 3, -1)
+			})
 			w.afterwards(rng, func(w *world) {
 				worlds++
 				crashes := w.after(func(int) bool { return true })

@@ -34,6 +34,7 @@ type file struct {
 	head    head
 	end     int64 // of the last record; there lies its mark
 	written int64 // so far the file has been written to
+	touched bool  // since it was emptied; what found no room may have left a record, too
 	buffer  []byte
 	failed  error // of the first write that failed, after which there is none
 }
@@ -58,6 +59,7 @@ func (f *file) append(entries []*raft.Log) error {
 	if cap(record) <= chunkSize {
 		f.buffer = record[:0]
 	}
+	f.touched = true
 	if err := f.write(b, f.end); err != nil {
 		return err
 	}
@@ -77,19 +79,43 @@ func (f *file) mark() error {
 	return nil
 }
 
-// reset empties the journal. Everything in it must be durable elsewhere. limit is
-// the last entry that the store behind may hold from now on without the journal.
+// reset is empty, and a failure of it is final.
 func (f *file) reset(limit uint64) error {
+	if err := f.empty(limit); err != nil {
+		return f.giveUp(err) // who knows which head is there
+	}
+	return nil
+}
+
+// empty empties the journal. Everything in it must be durable elsewhere. limit is
+// the last entry that the store behind may hold from now on without the journal.
+func (f *file) empty(limit uint64) error {
 	h := f.head
 	h.generation++
 	h.limit, h.written = limit, f.written
+	if err := f.writeHead(h); err != nil {
+		return err
+	}
+	f.end, f.touched = recordsFrom, false
+	return nil
+}
+
+// announce lets the store behind hold entries up to limit, without emptying the
+// journal.
+func (f *file) announce(limit uint64) error {
+	h := f.head
+	h.limit = max(h.limit, limit)
+	return f.writeHead(h)
+}
+
+func (f *file) writeHead(h head) error {
 	if err := f.write(h.encode(), 0); err != nil {
-		return f.giveUp(err) // who knows which head is there
+		return err
 	}
 	if err := f.sync(); err != nil {
 		return err
 	}
-	f.head, f.end = h, recordsFrom
+	f.head = h
 	return nil
 }
 
@@ -100,15 +126,22 @@ func (f *file) write(b []byte, at int64) error {
 		return f.failed
 	}
 	_, err := f.storage.WriteAt(b, at)
-	if err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if err != nil && !isFull(err) {
 		f.failed = errors.Join(errFailed, err)
 	}
 	return err
 }
 
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // giveUp fails for good, and keeps only the text of err: a full disk is no way out
 // here.
 func (f *file) giveUp(err error) error {
+	if errors.Is(err, errFailed) {
+		return err
+	}
 	f.failed = errors.Join(errFailed, errors.New(err.Error()))
 	return f.failed
 }

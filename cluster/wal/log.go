@@ -17,7 +17,8 @@ type Log struct {
 	// Locks are taken in this order.
 	changes  sync.Mutex // one change at a time, for as long as it takes
 	file     *file      // under changes
-	carrying sync.Mutex // one transaction of what is pending at a time
+	carrying sync.Mutex // one transaction at a time
+	failed   error      // of base, for good; under carrying
 	mu       sync.RWMutex
 	pending  []*raft.Log // in the journal, one after the other, and not yet in base
 	bytes    int64       // of pending
@@ -141,7 +142,10 @@ func (l *Log) DeleteRange(first, last uint64) error {
 
 // changeBase changes base while nothing is pending.
 func (l *Log) changeBase(change func() error) error {
-	if err := change(); err != nil {
+	l.carrying.Lock()
+	err := l.behind(change)
+	l.carrying.Unlock()
+	if err != nil {
 		return err
 	}
 	last, err := l.base.LastIndex()

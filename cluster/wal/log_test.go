@@ -199,6 +199,36 @@ func TestCloseWithoutRoom(t *testing.T) {
 	}
 }
 
+// TestStartWithoutRoom: a file system that needs room to write over a sector, and has
+// none, is no reason to take the journal for damaged.
+func TestStartWithoutRoom(t *testing.T) {
+	for _, missing := range []int{0, 3} {
+		p, base := newPlatter(testSize), newMemory()
+		want := make(model)
+		want.store(entries(1, 3, 1, 10))
+		l := p.log(t, base)
+		if err := l.StoreLogs(entries(1, 3, 1, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if missing == 0 {
+			if err := l.turn(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		p.write = func(b []byte) []byte { return nil }
+		if _, err := open("", testID, base, unguarded, p.quiet()); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("with %d entries to carry: error %v", missing, err)
+		}
+		p.write = nil
+		if d := want.differs(p.log(t, base)); d != "" {
+			t.Error(d)
+		}
+	}
+}
+
 // TestFailures: after a failed write or fdatasync nothing is acknowledged any more,
 // what was acknowledged before is there, and the next start finds it.
 func TestFailures(t *testing.T) {
@@ -305,6 +335,110 @@ func TestFullDisk(t *testing.T) {
 			l.Stop()
 			l = p.log(t, base)
 		}
+	}
+}
+
+// TestFullDiskThenDelete: what an append has left that found no room is not an entry
+// of the log that comes out of deleting.
+func TestFullDiskThenDelete(t *testing.T) {
+	for _, emptied := range []bool{false, true} {
+		t.Run(fmt.Sprintf("emptied=%v", emptied), func(t *testing.T) {
+			p, base := newPlatter(testSize), newMemory()
+			l := p.log(t, base)
+			want := make(model)
+			want.store(entries(1, 10, 1, 10))
+			if err := l.StoreLogs(entries(1, 10, 1, 10)); err != nil {
+				t.Fatal(err)
+			}
+			if emptied {
+				if err := l.turn(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// The record finds room, the zeros behind it do not.
+			l.file.written = l.file.end
+			size := sizeOf(payload(entries(11, 11, 1, 10)))
+			p.write = func(b []byte) []byte { return b[:size] }
+			if err := l.StoreLogs(entries(11, 11, 1, 10)); !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("error %v", err)
+			}
+			p.write = nil
+			if err := l.DeleteRange(9, 10); err != nil {
+				t.Fatal(err)
+			}
+			want.remove(9, 10)
+			if err := l.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			if d := want.differs(p.log(t, base)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestFailedStart: a record whose fdatasync has failed is seen by the next start, but
+// never comes to the disk. When that start does not get to its end either, the one
+// after a power failure must not miss the record, which was never acknowledged.
+func TestFailedStart(t *testing.T) {
+	p, base := newPlatter(testSize), newMemory()
+	l := p.log(t, base)
+	failure := errors.New("the disk is broken")
+	if err := l.StoreLogs(entries(1, 3, 1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	p.sync = func() error { return failure }
+	if err := l.StoreLogs(entries(4, 4, 1, 10)); !errors.Is(err, failure) {
+		t.Fatalf("error %v", err)
+	}
+	if err := l.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.sync = func() error {
+		if len(base.held) > 0 { // it was carried
+			return failure
+		}
+		copy(p.durable[:sector], p.now) // only what was written again
+		return nil
+	}
+	if _, err := open("", testID, base, unguarded, p.quiet()); !errors.Is(err, failure) {
+		t.Fatalf("error %v", err)
+	}
+	p.sync = nil
+	copy(p.now, p.durable)
+	want := make(model)
+	want.store(entries(1, 4, 1, 10))
+	if d := want.differs(p.log(t, base)); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestFailedCarry: when the store behind has failed, not for want of room, nothing is
+// written to it any more, and the journal keeps what it holds.
+func TestFailedCarry(t *testing.T) {
+	p, base := newPlatter(testSize), newMemory()
+	l := p.log(t, base)
+	failure := errors.New("the disk is broken")
+	if err := l.StoreLogs(entries(1, 3, 1, 10)); err != nil {
+		t.Fatal(err)
+	}
+	base.step = func() error { return failure }
+	if err := l.turn(); !errors.Is(err, failure) {
+		t.Fatalf("error %v", err)
+	}
+	base.step = nil
+	for what, err := range map[string]error{"carry": l.turn(), "delete": l.DeleteRange(2, 3), "close": l.Close()} {
+		if !errors.Is(err, errBehind) {
+			t.Errorf("%s after the failure: error %v", what, err)
+		}
+	}
+	if len(base.held) > 0 {
+		t.Errorf("%d entries were carried", len(base.held))
+	}
+	want := make(model)
+	want.store(entries(1, 3, 1, 10))
+	if d := want.differs(p.log(t, base)); d != "" {
+		t.Error(d)
 	}
 }
 

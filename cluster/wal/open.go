@@ -57,10 +57,7 @@ func open(path string, id ID, base raft.LogStore, guard Guard, s settings) (*Log
 	if h.id != id {
 		return nil, dfs.Errorf(dfs.Corrupt, "it belongs to another log")
 	}
-	if err := restore(base, h, entries); err != nil {
-		return nil, err
-	}
-	last, err := base.LastIndex()
+	missing, err := compare(base, h, entries)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +66,8 @@ func open(path string, id ID, base raft.LogStore, guard Guard, s settings) (*Log
 		return nil, err
 	}
 	f := &file{storage: storage, head: h, end: recordsFrom, written: h.written}
-	if err := f.reset(last); err != nil {
+	last, err := restore(base, f, missing)
+	if err != nil {
 		return nil, errors.Join(err, storage.Close())
 	}
 	l := &Log{
@@ -90,37 +88,53 @@ func Empty(path string) (bool, error) {
 	return err == nil && len(entries) == 0, err
 }
 
-// restore brings to base what it lacks, after making sure that the two belong
-// together.
-func restore(base raft.LogStore, h head, entries []*raft.Log) error {
+// restore brings to base what it lacks, empties the journal, and returns with which
+// entry the log ends. The last record may be seen although it will never be on the
+// disk: after a power failure in here, base may hold more than the journal.
+func restore(base raft.LogStore, f *file, missing []*raft.Log) (uint64, error) {
+	if n := len(missing); n > 0 {
+		if err := f.announce(missing[n-1].Index); err != nil {
+			return 0, err
+		}
+		if err := base.StoreLogs(missing); err != nil {
+			return 0, err
+		}
+	}
 	last, err := base.LastIndex()
 	if err != nil {
-		return err
+		return 0, err
+	}
+	return last, f.empty(last)
+}
+
+// compare returns the entries that base lacks, after making sure that the two belong
+// together.
+func compare(base raft.LogStore, h head, entries []*raft.Log) ([]*raft.Log, error) {
+	last, err := base.LastIndex()
+	if err != nil {
+		return nil, err
 	}
 	end := h.limit
 	if n := len(entries); n > 0 {
 		end = max(end, entries[n-1].Index)
 	}
 	if last > end {
-		return dfs.Errorf(dfs.Corrupt, "it ends with entry %d, while the log behind it goes on to %d: entries are missing, or another version has written to that", end, last)
+		return nil, dfs.Errorf(dfs.Corrupt, "it ends with entry %d, while the log behind it goes on to %d: entries are missing, or another version has written to that", end, last)
 	}
 	if len(entries) == 0 {
-		return nil
+		return nil, nil
 	}
 	first := entries[0].Index
 	if last > 0 && last+1 < first {
-		return dfs.Errorf(dfs.Corrupt, "it begins with entry %d, while the log behind it ends with %d", first, last)
+		return nil, dfs.Errorf(dfs.Corrupt, "it begins with entry %d, while the log behind it ends with %d", first, last)
 	}
 	for len(entries) > 0 && entries[0].Index <= last {
 		if err := checkSame(base, entries[0]); err != nil {
-			return err
+			return nil, err
 		}
 		entries = entries[1:]
 	}
-	if len(entries) == 0 {
-		return nil
-	}
-	return base.StoreLogs(entries)
+	return entries, nil
 }
 
 // checkSame refuses an entry that base holds otherwise. What base has deleted
