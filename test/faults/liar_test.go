@@ -13,7 +13,7 @@ import (
 )
 
 // TestLyingClient commits chunks that were never sent to anybody: a client's word
-// is not enough for a file to appear.
+// is not enough for a file to appear, neither a large nor a small one.
 func TestLyingClient(t *testing.T) {
 	faultbed.Duration(t)
 	b := faultbed.New(t, faultbed.Options{NameNodes: 3, DataNodes: 3})
@@ -24,19 +24,18 @@ func TestLyingClient(t *testing.T) {
 	if err := json.Unmarshal(answer, &allocation); err != nil || status != http.StatusCreated || len(allocation.Chunks) != 1 {
 		t.Fatalf("begin an upload: %d %s %v", status, answer, err)
 	}
-	chunk := protocol.CommittedChunk{ID: allocation.Chunks[0].ID, Size: 1, CRC32C: dfs.ChecksumOf([]byte("x"))}
-	for _, target := range allocation.Chunks[0].Targets {
-		chunk.Nodes = append(chunk.Nodes, target.ID)
-	}
-	body, err := json.Marshal(protocol.CommitRequest{Chunks: []protocol.CommittedChunk{chunk}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	status, answer = a.ask(http.MethodPost, leader+protocol.CommitUpload.Path(allocation.UploadID.String()), string(body))
+	status, answer = a.ask(http.MethodPost, leader+protocol.CommitUpload.Path(allocation.UploadID.String()),
+		encode(t, protocol.CommitRequest{Chunks: []protocol.CommittedChunk{neverSent(allocation)}}))
 	if status != http.StatusBadRequest {
 		t.Errorf("a commit of chunks that nobody has was not refused: %d %s", status, answer)
 	}
-	if _, err := b.Client().Stat(t.Context(), mustPath(t, "/lie")); dfs.CodeOf(err) != dfs.NotFound {
-		t.Errorf("the file is there: %v", err)
+
+	handed := fromStock(t, b, a, leader)
+	put := protocol.PutRequest{Path: handed.Path, Pool: handed.Pool, Base: handed.Base, Chunk: new(neverSent(handed))}
+	if status, answer = a.ask(http.MethodPut, leader+protocol.PutFile.Pattern, encode(t, put)); status != http.StatusBadRequest {
+		t.Errorf("a small file of a chunk that nobody has was not refused: %d %s", status, answer)
 	}
+
+	// The chunk of another's file, which is there.
+	b.MustUpload(PLACEHOLDER)
 }
