@@ -359,6 +359,14 @@ func (s *State) InPool(id dfs.ChunkID) (held func(NodeNum) bool, ok bool) {
 	return c.heldBy, true
 }
 
+// Untouched tells whether the chunk is one of an open pool that no file has got
+// and no node is said to hold. One that was not handed out and is not so, a node
+// holds from a future that this namespace has lost, or its caller made its ID up.
+func (s *State) Untouched(id dfs.ChunkID) bool {
+	c, known := s.chunks.Get(id)
+	return known && s.PoolOpen(c.upload) && c.replicaCount() == 0
+}
+
 // InFlight calls fn with each chunk that was allocated but not yet reported
 // by a target, and that target: what is on its way.
 func (s *State) InFlight(fn func(target NodeNum, chunkSize int64)) {

@@ -301,6 +301,50 @@ func TestSameLogSameState(t *testing.T) {
 	t.Logf("%d names, %d chunks, %d uploads, %d pools; answers %v", inodes, chunks, uploads, straight.Freeze().pools.Len(), done)
 }
 
+// TestChunksAreUsedOnce: what deletion rests on. No ID is handed out twice, no
+// chunk is ever one of two files, and what was garbage once is in none after that.
+func TestChunksAreUsedOnce(t *testing.T) {
+	m := New(nil)
+	d := newDriver(t, m)
+	next, put := dfs.ChunkID(1), 0
+	owner := make(map[dfs.ChunkID]uint64) // inode
+	gone := make(map[dfs.ChunkID]bool)
+	for i := range *stepsFlag {
+		index := uint64(i + 1)
+		outcomes, _ := m.ApplyGroup(index, d.next()) // refusals are fine
+		for _, o := range outcomes {
+			if o.Err != nil || o.Result.Index != index || o.Result.Count == 0 {
+				continue
+			}
+			if o.Result.First < next {
+				t.Fatalf("entry %d: chunk %s was handed out before", index, o.Result.First)
+			}
+			next = o.Result.First + dfs.ChunkID(o.Result.Count)
+		}
+		s := m.Freeze()
+		s.inodes.Scan(func(n *inode) bool {
+			for _, id := range n.chunks() {
+				if first, known := owner[id]; known && first != n.id || gone[id] {
+					t.Fatalf("entry %d: inode %d has chunk %s, which was garbage: %t, and one of inode %d", index, n.id, id, gone[id], first)
+				}
+				if c, _ := s.chunks.Get(id); owner[id] == 0 && c.upload == 0 {
+					put++
+				}
+				owner[id] = n.id
+			}
+			return true
+		})
+		s.garbage.Scan(func(id dfs.ChunkID, _ uint64) bool {
+			gone[id] = true
+			return true
+		})
+	}
+	t.Logf("%d chunks were handed out, %d came into files, %d of them from pools; %d were garbage", next-1, len(owner), put, len(gone))
+	if *stepsFlag >= 1000 && put == 0 {
+		t.Error("no chunk of a pool became a file")
+	}
+}
+
 func compare(t *testing.T, a, b *State) {
 	t.Helper()
 	if err := checkInvariants(a); err != nil {

@@ -50,6 +50,8 @@ type Config struct {
 	// RaftAddr, so that a test knows the ports beforehand.
 	Listener     net.Listener
 	RaftListener net.Listener
+
+	room func() error // for tests; default: what the group says
 }
 
 // AtOnce as Config.ReclaimGrace has chunks taken from DataNodes as soon as they

@@ -58,7 +58,7 @@ func (n *NameNode) applyGroup(commands [][]byte) []fsm.Outcome {
 func (n *NameNode) propose(ctx context.Context, command fsm.Command, request dfs.RequestID) (fsm.Result, error) {
 	// Duties, which have no request, may use what is left: they keep the cluster
 	// together, and need little.
-	if full := n.group.Room(); full != nil && request != "" {
+	if full := n.room(); full != nil && request != "" {
 		if result, err, known := n.remembered(request, command); known {
 			return result, err
 		}
@@ -74,6 +74,15 @@ func (n *NameNode) propose(ctx context.Context, command fsm.Command, request dfs
 		return fsm.Result{}, dfs.Errorf(dfs.Timeout, "the request ran out of time before it was begun: %w", err)
 	}
 	return outcome.Result, outcome.Err
+}
+
+// room returns nil while there is room for more log, else the refusal of a
+// change that somebody asks for.
+func (n *NameNode) room() error {
+	if n.config.room != nil {
+		return n.config.room()
+	}
+	return n.group.Room()
 }
 
 // remembered returns the answer that the request got before, if any. Command

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,6 +153,43 @@ func TestHandOutRefusals(t *testing.T) {
 			t.Errorf("%d chunks: %+v", count, allocation)
 		}
 	}
+}
+
+// A leader whose disk is full hands nothing out: nobody should send a chunk for a
+// file that will be refused, nor the stock make the log grow. What was put before
+// is told to whoever asks again.
+func TestFullLeaderHandsNothingOut(t *testing.T) {
+	var full atomic.Bool
+	n := lone(t, func(config *namenode.Config) {
+		patientReports(config)
+		config.SetRoom(func() error {
+			if full.Load() {
+				return dfs.Errorf(dfs.NoSpace, "the disk is full")
+			}
+			return nil
+		})
+	})
+	nodes := register(t, n, "dn1", "dn2")
+	first, second := send(nodes, n.reserve(protocol.CreateRequest{Path: "/f"}), "data"), send(nodes, n.reserve(protocol.CreateRequest{Path: "/g"}), "data")
+	n.must(http.MethodPut, "/files", first, nil, protocol.HeaderRequestID, "one")
+	full.Store(true)
+	before := n.applied()
+	for range 600 { // more than there are in stock
+		var allocation protocol.Allocation
+		if _, failure := n.call(http.MethodPost, "/files", protocol.CreateRequest{Path: "/h", NumChunks: 1, Single: true}, &allocation); failure.Code != dfs.NoSpace {
+			t.Fatalf("%+v, %+v", failure, allocation)
+		}
+	}
+	if _, failure := n.call(http.MethodPut, "/files", second, nil); failure.Code != dfs.NoSpace {
+		t.Errorf("a put: %+v", failure)
+	}
+	n.must(http.MethodPut, "/files", first, nil, protocol.HeaderRequestID, "one")
+	if after := n.applied(); after != before {
+		t.Errorf("the log has grown by %d", after-before)
+	}
+	full.Store(false)
+	n.must(http.MethodPut, "/files", second, nil)
+	n.reserve(protocol.CreateRequest{Path: "/h"})
 }
 
 func TestPutFileRefusals(t *testing.T) {

@@ -46,8 +46,8 @@ func newStock(life time.Duration) *stock {
 	return &stock{life: life, wanted: make(chan struct{}, 1), out: make(map[dfs.ChunkID]destination)}
 }
 
-// take hands out a chunk of a pool that is open in s. When there is none, the
-// caller has to do without.
+// take hands out a chunk of a pool that is open in s, and that no node holds.
+// When there is none, the caller has to do without.
 func (k *stock) take(s *fsm.State, targets []fsm.NodeNum, chunkSize int64) (pool dfs.UploadID, id dfs.ChunkID, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -59,16 +59,18 @@ func (k *stock) take(s *fsm.State, targets []fsm.NodeNum, chunkSize int64) (pool
 		default: // somebody has said so already
 		}
 	}
-	if len(k.spans) == 0 {
-		return 0, 0, false
+	for len(k.spans) > 0 {
+		sp := &k.spans[0]
+		pool, id = sp.pool, sp.first
+		if sp.first++; sp.first > sp.last {
+			k.spans = k.spans[1:]
+		}
+		if s.Untouched(id) {
+			k.out[id] = destination{targets, chunkSize, s.AppliedIndex()}
+			return pool, id, true
+		}
 	}
-	sp := &k.spans[0]
-	pool, id = sp.pool, sp.first
-	if sp.first++; sp.first > sp.last {
-		k.spans = k.spans[1:]
-	}
-	k.out[id] = destination{targets, chunkSize, s.AppliedIndex()}
-	return pool, id, true
+	return 0, 0, false
 }
 
 // low tells whether more should be reserved. The caller holds mu.

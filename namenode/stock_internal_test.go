@@ -96,6 +96,38 @@ func TestStock(t *testing.T) {
 	}
 }
 
+// What a DataNode holds already, from a future that the namespace has lost, say,
+// is handed out to nobody: two contents under one ID could not be told apart.
+// Nor is what a file has got without asking.
+func TestStockPassesOverWhatIsTaken(t *testing.T) {
+	r := newStockRig(t)
+	reserved := r.reserve(5)
+	r.apply(&fsm.Heartbeats{Reports: []fsm.NodeReport{{Node: 1, Incarnation: 1, Seq: 1, Count: 2, Added: []dfs.ChunkID{reserved.First, reserved.First + 4}}}})
+	path, err := dfs.ParsePath("/f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.apply(&fsm.PutFile{
+		Path: path, Replication: 2, ChunkSize: dfs.MinChunkSize, Pool: reserved.Upload,
+		Chunk: fsm.StoredChunk{ID: reserved.First + 2, Size: 1, Nodes: []fsm.NodeNum{1, 2}},
+	})
+	for _, want := range []dfs.ChunkID{reserved.First + 1, reserved.First + 3} {
+		if _, id, ok := r.takeOne(); !ok || id != want {
+			t.Errorf("chunk %s, %t; want %s", id, ok, want)
+		}
+	}
+	if _, id, ok := r.takeOne(); ok {
+		t.Errorf("chunk %s was handed out, which a DataNode holds", id)
+	}
+	other := r.reserve(1)
+	if _, id, _ := r.takeOne(); id != other.First {
+		t.Errorf("chunk %s; want %s of the next pool", id, other.First)
+	}
+	if len(r.out) != 3 {
+		t.Errorf("%d are remembered as handed out; want 3", len(r.out))
+	}
+}
+
 // What was handed out counts as being on its way, until it is stored, or in a
 // file, or its pool is given up.
 func TestStockInFlight(t *testing.T) {

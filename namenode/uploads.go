@@ -35,7 +35,8 @@ func (n *NameNode) createFile(c *call) (reply, error) {
 		if err != nil {
 			return reply{}, err
 		}
-		if request.Single && len(command.Targets) == 1 {
+		// Without room there would be no put either: propose says so.
+		if request.Single && len(command.Targets) == 1 && n.room() == nil {
 			if answer, done, err := n.handOut(c.Context(), command); done {
 				return answer, err
 			}
