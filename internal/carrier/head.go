@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/textproto"
 	"strconv"
@@ -11,6 +12,14 @@ import (
 )
 
 var errLongHead = errors.New("the head of the answer is too long")
+
+// unexpected turns the plain end of something into one that came too early.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
 
 // readBlock reads lines until an empty one, and returns them without that. It
 // takes what it reads from budget.

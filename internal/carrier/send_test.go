@@ -99,6 +99,10 @@ func TestRequests(t *testing.T) {
 			return iotest.DataErrReader(io.MultiReader(bytes.NewReader(content[:n]))), n
 		},
 		"a file": func(int) (io.Reader, int) { return open(), len(content) },
+		"readers in turn": func(n int) (io.Reader, int) { // copied one by one with ReadFrom
+			one := func(b []byte) io.Reader { return iotest.HalfReader(bytes.NewReader(b)) }
+			return io.MultiReader(one(content[:n/2]), one(nil), one(content[n/2:n])), n
+		},
 		"pieces": func(int) (io.Reader, int) {
 			return &pieces{file: open(), memory: content[:100<<10]}, 3 * (1000 + 100*1024)
 		},
@@ -145,6 +149,22 @@ func (c *closing) Close() error {
 	return nil
 }
 
+// inTurn writes itself by having each of its readers read.
+type inTurn []io.Reader
+
+func (i inTurn) Read(p []byte) (int, error) { return io.MultiReader(i...).Read(p) }
+
+func (i inTurn) WriteTo(w io.Writer) (all int64, err error) {
+	for _, r := range i {
+		n, err := w.(io.ReaderFrom).ReadFrom(struct{ io.Reader }{r})
+		all += n
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
 // TestBodiesThatFail: a server must not take a part for the whole, and the
 // transport is done with the body when it returns.
 func TestBodiesThatFail(t *testing.T) {
@@ -161,6 +181,9 @@ func TestBodiesThatFail(t *testing.T) {
 			"much too short":      {strings.NewReader(content), 16 * size, io.ErrUnexpectedEOF},
 			"too long":            {io.MultiReader(strings.NewReader(content)), size - 1, nil},
 			"too long, memory":    {strings.NewReader(content), size - 1, nil},
+			"too long, in turn":   {inTurn{strings.NewReader(content[:size/2]), strings.NewReader(content[size/2:])}, size - 1, nil},
+			"one too many":        {inTurn{strings.NewReader(content), strings.NewReader("x")}, size, nil},
+			"too short, in turn":  {inTurn{strings.NewReader(content[:size/2]), strings.NewReader(content[size/2:])}, size + 1, io.ErrUnexpectedEOF},
 			"broken in the end":   {io.MultiReader(strings.NewReader(content), iotest.ErrReader(broken)), size + 1, broken},
 			"broken in the front": {iotest.ErrReader(broken), size, broken},
 		} {
@@ -176,11 +199,11 @@ func TestBodiesThatFail(t *testing.T) {
 				body := &closing{Reader: test.body}
 				r := request(t, t.Context(), "PUT", server.URL, nil)
 				r.Body, r.ContentLength = body, int64(test.length)
-				if memory, ok := test.body.(*strings.Reader); ok {
+				if own, ok := test.body.(io.WriterTo); ok {
 					r.Body = struct {
 						*closing
 						io.WriterTo
-					}{body, memory}
+					}{body, own}
 				}
 				got := call(transport, r)
 				server.Close() // waits for the handler
