@@ -142,7 +142,9 @@ func (h *head) framing(method string) (frame, error) {
 		f.last = true // it ends with the connection
 	}
 	if method == http.MethodHead || h.status == http.StatusNoContent || h.status == http.StatusNotModified {
-		f.left, f.chunked, f.last = 0, false, h.last()
+		// After 204 nobody announces a body, unless it may be coming.
+		f.last = h.last() || h.status == http.StatusNoContent && (f.chunked || f.left > 0)
+		f.left, f.chunked = 0, false
 		if method != http.MethodHead {
 			f.announced = 0
 		}
