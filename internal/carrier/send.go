@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/textproto"
 	"os"
 	"strconv"
 	"strings"
@@ -174,7 +175,7 @@ func (o *outgoing) wrote(n int64, err error) error {
 
 // isOurs names what is written here, whatever the caller's headers say.
 func isOurs(key string) bool {
-	switch key {
+	switch textproto.CanonicalMIMEHeaderKey(key) {
 	case "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Connection":
 		return true
 	}

@@ -138,6 +138,22 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestFramingOfCallers: no header of the caller says where a request ends, however
+// it is spelt.
+func TestFramingOfCallers(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(describe))
+	defer server.Close()
+	transport := carrier.New(carrier.Config{})
+	defer transport.CloseIdleConnections()
+	for _, key := range []string{"Content-Length", "content-length", "Transfer-Encoding", "transfer-encoding", "TRAILER", "host"} {
+		r := request(t, t.Context(), "PUT", server.URL, strings.NewReader("0\r\n\r\n"))
+		r.Header[key] = []string{"chunked"}
+		if got := call(transport, r); got.err != nil || got.status != http.StatusOK || !strings.Contains(got.body, " 5 announced, 5 bytes") {
+			t.Errorf("%s: %v", key, got)
+		}
+	}
+}
+
 // closing counts how often a body is closed.
 type closing struct {
 	io.Reader
