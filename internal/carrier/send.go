@@ -127,7 +127,10 @@ func (o *outgoing) ReadFrom(source io.Reader) (int64, error) {
 		o.x.sent += n
 		return n, err // of the file, as far as one can tell
 	}
-	return n, o.wrote(n, err)
+	if err := o.wrote(n, err); err != nil || ok || o.left > 0 {
+		return n, err
+	}
+	return n, atEnd(source)
 }
 
 // copy passes on what the body gives to be read, up to its end. A short body is

@@ -231,6 +231,30 @@ func TestBodiesThatFail(t *testing.T) {
 	}
 }
 
+// TestFileThatIsTooLong: the kernel sends as much as was announced, and that is
+// not all of it.
+func TestFileThatIsTooLong(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(describe))
+	defer server.Close()
+	name := filepath.Join(t.TempDir(), "content")
+	if err := os.WriteFile(name, make([]byte, 200<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{1, 64 << 10, 200<<10 - 1} {
+		eachKind(t, func(t *testing.T, _ bool, transport transport) {
+			file, err := os.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := request(t, t.Context(), "PUT", server.URL, nil)
+			r.Body, r.ContentLength = file, size
+			if got := call(transport, r); got.err == nil {
+				t.Fatalf("%d bytes: %v", size, got)
+			}
+		})
+	}
+}
+
 // interrupted writes itself in two pieces, between which something happens.
 type interrupted struct {
 	io.Reader
