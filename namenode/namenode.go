@@ -67,7 +67,11 @@ func New(config Config) (*NameNode, error) {
 		failed:    make(chan struct{}),
 		surveys:   make(chan struct{}, 1),
 	}
-	transport := carrier.New(carrier.Config{DialTimeout: time.Second, IdleTimeout: time.Minute, IdlePerHost: 32})
+	transport := carrier.New(carrier.Config{
+		DialTimeout: time.Second,
+		IdleTimeout: 30 * time.Second, // less than the DataNodes' 60 s, so that they never hang up first
+		IdlePerHost: 32,
+	})
 	n.dataNodes, n.hangUp = transport, transport.CloseIdleConnections
 	n.machine = fsm.New(n.fatal)
 	n.metrics = newMetrics(n)

@@ -239,6 +239,32 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestNotKept are answers after which net/http keeps the connection, although
+// something may come yet that the next request would take for its answer.
+func TestNotKept(t *testing.T) {
+	for name, test := range map[string]struct {
+		answer string
+		close  bool // asked for by the caller
+	}{
+		"204 with a length":    {answer: "HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n"},
+		"204 with chunks":      {answer: "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n"},
+		"asked to be the last": {answer: "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", close: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := answering(t, test.answer, false)
+			transport := carrier.New(carrier.Config{})
+			defer transport.CloseIdleConnections()
+			for n := range int64(2) {
+				r := request(t, t.Context(), "GET", server.url(), nil)
+				r.Close = test.close
+				if got := call(transport, r); got.err != nil || server.connections.Load() != n+1 {
+					t.Fatalf("%v; %d connections for %d requests", got, server.connections.Load(), n+1)
+				}
+			}
+		})
+	}
+}
+
 func TestHeaders(t *testing.T) {
 	const answer = "HTTP/1.1 200 OK\r\nx-low: 1\r\nX-Twice:  a \r\nX-TWICE:\tb\r\nX-Empty:\r\nX-Colon: a:b\r\nContent-Length: 0\r\n\r\n"
 	var results []http.Header

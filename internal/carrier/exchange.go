@@ -174,6 +174,7 @@ func (x *exchange) begin(head *head) (err error) {
 	if x.frame, err = head.framing(x.request.Method); err != nil {
 		return err
 	}
+	x.frame.last = x.frame.last || wantsClose(x.request)
 	x.response = http.Response{
 		Status: head.text, StatusCode: head.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: head.minor,
 		Header: head.fields, ContentLength: x.frame.announced, Close: x.frame.last, Request: x.request, Body: x,

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/textproto"
 	"strconv"
@@ -11,6 +12,14 @@ import (
 )
 
 var errLongHead = errors.New("the head of the answer is too long")
+
+// unexpected turns the plain end of something into one that came too early.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
 
 // readBlock reads lines until an empty one, and returns them without that. It
 // takes what it reads from budget.
@@ -133,7 +142,9 @@ func (h *head) framing(method string) (frame, error) {
 		f.last = true // it ends with the connection
 	}
 	if method == http.MethodHead || h.status == http.StatusNoContent || h.status == http.StatusNotModified {
-		f.left, f.chunked, f.last = 0, false, h.last()
+		// After 204 nobody announces a body, unless it may be coming.
+		f.last = h.last() || h.status == http.StatusNoContent && (f.chunked || f.left > 0)
+		f.left, f.chunked = 0, false
 		if method != http.MethodHead {
 			f.announced = 0
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/textproto"
 	"os"
 	"strconv"
 	"strings"
@@ -41,9 +42,10 @@ func (x *exchange) send(body io.Reader) error {
 	case io.WriterTo:
 		_, err = source.WriteTo(out)
 	default:
-		if err = out.copy(body); err == nil {
-			err = atEnd(body)
-		}
+		err = out.copy(body)
+	}
+	if err == nil && out.left > 0 {
+		err = io.ErrUnexpectedEOF
 	}
 	if err == nil {
 		err = out.flush()
@@ -53,8 +55,6 @@ func (x *exchange) send(body io.Reader) error {
 		return out.err
 	case err != nil:
 		return &bodyError{err}
-	case out.left > 0:
-		return &bodyError{io.ErrUnexpectedEOF}
 	}
 	x.whole = true
 	return nil
@@ -68,14 +68,6 @@ func atEnd(body io.Reader) error {
 		return errTooLong
 	}
 	return nil
-}
-
-// unexpected turns the plain end of something into one that came too early.
-func unexpected(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }
 
 // outgoing writes a request to its connection. What is pending goes out together
@@ -135,11 +127,14 @@ func (o *outgoing) ReadFrom(source io.Reader) (int64, error) {
 		o.x.sent += n
 		return n, err // of the file, as far as one can tell
 	}
-	return n, o.wrote(n, err)
+	if err := o.wrote(n, err); err != nil || ok || o.left > 0 {
+		return n, err
+	}
+	return n, atEnd(source)
 }
 
-// copy passes on what the body gives to be read. A short body is gathered, a
-// long one may be coming just now and is passed on as it comes.
+// copy passes on what the body gives to be read, up to its end. A short body is
+// gathered, a long one may be coming just now and is passed on as it comes.
 func (o *outgoing) copy(body io.Reader) error {
 	gather := o.left <= promptBody
 	for o.left > 0 {
@@ -148,8 +143,11 @@ func (o *outgoing) copy(body io.Reader) error {
 		n, err := body.Read(o.pending[used : used+end])
 		o.pending = o.pending[:used+n]
 		o.left -= int64(n)
-		if err != nil && (!errors.Is(err, io.EOF) || o.left > 0) {
-			return unexpected(err)
+		if errors.Is(err, io.EOF) {
+			return nil // of this source; a body may have several
+		}
+		if err != nil {
+			return err
 		}
 		if o.left > 0 && (!gather || len(o.pending) == cap(o.pending)) {
 			if err := o.flush(); err != nil {
@@ -157,7 +155,7 @@ func (o *outgoing) copy(body io.Reader) error {
 			}
 		}
 	}
-	return nil
+	return atEnd(body)
 }
 
 // flush writes what is pending.
@@ -180,7 +178,7 @@ func (o *outgoing) wrote(n int64, err error) error {
 
 // isOurs names what is written here, whatever the caller's headers say.
 func isOurs(key string) bool {
-	switch key {
+	switch textproto.CanonicalMIMEHeaderKey(key) {
 	case "Host", "Content-Length", "Transfer-Encoding", "Trailer", "Connection":
 		return true
 	}

@@ -99,6 +99,10 @@ func TestRequests(t *testing.T) {
 			return iotest.DataErrReader(io.MultiReader(bytes.NewReader(content[:n]))), n
 		},
 		"a file": func(int) (io.Reader, int) { return open(), len(content) },
+		"readers in turn": func(n int) (io.Reader, int) { // copied one by one with ReadFrom
+			one := func(b []byte) io.Reader { return iotest.HalfReader(bytes.NewReader(b)) }
+			return io.MultiReader(one(content[:n/2]), one(nil), one(content[n/2:n])), n
+		},
 		"pieces": func(int) (io.Reader, int) {
 			return &pieces{file: open(), memory: content[:100<<10]}, 3 * (1000 + 100*1024)
 		},
@@ -134,6 +138,22 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestFramingOfCallers: no header of the caller says where a request ends, however
+// it is spelt.
+func TestFramingOfCallers(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(describe))
+	defer server.Close()
+	transport := carrier.New(carrier.Config{})
+	defer transport.CloseIdleConnections()
+	for _, key := range []string{"Content-Length", "content-length", "Transfer-Encoding", "transfer-encoding", "TRAILER", "host"} {
+		r := request(t, t.Context(), "PUT", server.URL, strings.NewReader("0\r\n\r\n"))
+		r.Header[key] = []string{"chunked"}
+		if got := call(transport, r); got.err != nil || got.status != http.StatusOK || !strings.Contains(got.body, " 5 announced, 5 bytes") {
+			t.Errorf("%s: %v", key, got)
+		}
+	}
+}
+
 // closing counts how often a body is closed.
 type closing struct {
 	io.Reader
@@ -143,6 +163,22 @@ type closing struct {
 func (c *closing) Close() error {
 	c.closed++
 	return nil
+}
+
+// inTurn writes itself by having each of its readers read.
+type inTurn []io.Reader
+
+func (i inTurn) Read(p []byte) (int, error) { return io.MultiReader(i...).Read(p) }
+
+func (i inTurn) WriteTo(w io.Writer) (all int64, err error) {
+	for _, r := range i {
+		n, err := w.(io.ReaderFrom).ReadFrom(struct{ io.Reader }{r})
+		all += n
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
 }
 
 // TestBodiesThatFail: a server must not take a part for the whole, and the
@@ -161,6 +197,9 @@ func TestBodiesThatFail(t *testing.T) {
 			"much too short":      {strings.NewReader(content), 16 * size, io.ErrUnexpectedEOF},
 			"too long":            {io.MultiReader(strings.NewReader(content)), size - 1, nil},
 			"too long, memory":    {strings.NewReader(content), size - 1, nil},
+			"too long, in turn":   {inTurn{strings.NewReader(content[:size/2]), strings.NewReader(content[size/2:])}, size - 1, nil},
+			"one too many":        {inTurn{strings.NewReader(content), strings.NewReader("x")}, size, nil},
+			"too short, in turn":  {inTurn{strings.NewReader(content[:size/2]), strings.NewReader(content[size/2:])}, size + 1, io.ErrUnexpectedEOF},
 			"broken in the end":   {io.MultiReader(strings.NewReader(content), iotest.ErrReader(broken)), size + 1, broken},
 			"broken in the front": {iotest.ErrReader(broken), size, broken},
 		} {
@@ -176,11 +215,11 @@ func TestBodiesThatFail(t *testing.T) {
 				body := &closing{Reader: test.body}
 				r := request(t, t.Context(), "PUT", server.URL, nil)
 				r.Body, r.ContentLength = body, int64(test.length)
-				if memory, ok := test.body.(*strings.Reader); ok {
+				if own, ok := test.body.(io.WriterTo); ok {
 					r.Body = struct {
 						*closing
 						io.WriterTo
-					}{body, memory}
+					}{body, own}
 				}
 				got := call(transport, r)
 				server.Close() // waits for the handler
@@ -189,6 +228,30 @@ func TestBodiesThatFail(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestFileThatIsTooLong: the kernel sends as much as was announced, and that is
+// not all of it.
+func TestFileThatIsTooLong(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(describe))
+	defer server.Close()
+	name := filepath.Join(t.TempDir(), "content")
+	if err := os.WriteFile(name, make([]byte, 200<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{1, 64 << 10, 200<<10 - 1} {
+		eachKind(t, func(t *testing.T, _ bool, transport transport) {
+			file, err := os.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := request(t, t.Context(), "PUT", server.URL, nil)
+			r.Body, r.ContentLength = file, size
+			if got := call(transport, r); got.err == nil {
+				t.Fatalf("%d bytes: %v", size, got)
+			}
+		})
 	}
 }
 
