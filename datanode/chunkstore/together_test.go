@@ -325,13 +325,22 @@ func TestManyRemovalsOnADiskThatHangs(t *testing.T) {
 }
 
 // Compaction claims many chunks, too: neither waits for the other with something claimed.
+// And segments are written to and sealed while their records are marked.
 func TestManyRemovalsDuringCompaction(t *testing.T) {
 	dir := t.TempDir()
 	s := openPackedIn(t, nil, 0, 20_000, dir)
 	const rounds, each = 30, 40
 	var over atomic.Bool
-	var compacting sync.WaitGroup
-	compacting.Go(func() {
+	var others sync.WaitGroup
+	kept := 0
+	others.Go(func() {
+		for ; !over.Load() && kept < 2000; kept++ {
+			if err := putBytes(s, 100_000+dfs.ChunkID(kept), 700); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	others.Go(func() {
 		for !over.Load() {
 			s.EmptyTrash(time.Now().Add(time.Hour))
 			s.Compact(t.Context())
@@ -353,9 +362,9 @@ func TestManyRemovalsDuringCompaction(t *testing.T) {
 		}
 	}
 	over.Store(true)
-	compacting.Wait()
+	others.Wait()
 	for range 2 {
-		if n := s.Totals().Count; n != rounds*each/5 {
+		if n := s.Totals().Count; n != int64(rounds*each/5+kept) {
 			t.Errorf("%d held", n)
 		}
 		checkCounts(t, s)
