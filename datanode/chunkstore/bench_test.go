@@ -129,6 +129,57 @@ func BenchmarkSmallPut(b *testing.B) { comparePuts(b, 4096, benchWriters, 4) }
 func BenchmarkBlockPut(b *testing.B) { comparePuts(b, PackLimit, benchWriters, 2) }
 func BenchmarkLargePut(b *testing.B) { comparePuts(b, dfs.DefaultChunkSize, 4, 1) }
 
+// BenchmarkSmallRemove compares removals of small chunks together, as many as an order
+// of a leader has under one fence, with as many one by one, in turn.
+func BenchmarkSmallRemove(b *testing.B) {
+	for _, sealed := range []bool{true, false} {
+		b.Run(fmt.Sprint("sealed=", sealed), func(b *testing.B) { compareRemovals(b, sealed) })
+	}
+}
+
+func compareRemovals(b *testing.B, sealed bool) {
+	const count, together = 8192, 256
+	data := make([]byte, 4096)
+	sum := dfs.ChecksumOf(data)
+	s := benchStore(b, b.TempDir())
+	var alone, many, aloneCPU, manyCPU time.Duration
+	removed, last := 0, 0
+	for b.Loop() {
+		b.StopTimer()
+		base := last
+		last += count
+		inParallel(b, 64, count, func(i int) error {
+			_, err := s.Put(dfs.ChunkID(base+i), data, sum)
+			return err
+		})
+		if sealed {
+			sealTail(b, s)
+		}
+		b.StartTimer()
+		for first := base + 1; first <= last; first += 2 * together {
+			some := fromTo(dfs.ChunkID(first), dfs.ChunkID(first+2*together-1))
+			began, cpu := time.Now(), processTime()
+			for _, id := range some[:together] {
+				if err := s.Remove(id); err != nil {
+					b.Fatal(err)
+				}
+			}
+			alone += time.Since(began)
+			aloneCPU += processTime() - cpu
+			began, cpu = time.Now(), processTime()
+			if err := errors.Join(s.RemoveTogether(some[together:])...); err != nil {
+				b.Fatal(err)
+			}
+			many += time.Since(began)
+			manyCPU += processTime() - cpu
+		}
+		removed += count / 2
+	}
+	b.ReportMetric(float64(alone)/float64(many), "x_faster")
+	b.ReportMetric(float64(aloneCPU.Microseconds())/float64(removed), "µs_cpu/alone")
+	b.ReportMetric(float64(manyCPU.Microseconds())/float64(removed), "µs_cpu/together")
+}
+
 func BenchmarkSmallGet(b *testing.B) {
 	s := benchStore(b, b.TempDir())
 	data := make([]byte, 4096)

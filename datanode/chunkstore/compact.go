@@ -40,14 +40,34 @@ type waiting struct {
 
 // throwAway removes the record of a chunk that is not held any more.
 func (g *segments) throwAway(e entry, keep time.Duration) error {
-	length := recordSize(int64(e.size))
-	if err := g.mark(e.place, length); err != nil {
-		return err
+	one := &removal{entry: e}
+	g.throwAwayAll([]*removal{one}, keep, func() {})
+	return one.err
+}
+
+// throwAwayAll is throwAway for many, in the order of their places. It says in each
+// what has come of it, and gives signs of life.
+func (g *segments) throwAwayAll(removals []*removal, keep time.Duration, moved func()) {
+	for rest := removals; len(rest) > 0; moved() {
+		n := 1
+		for n < len(rest) && rest[n].entry.segment == rest[0].entry.segment {
+			n++
+		}
+		some := rest[:n]
+		rest = rest[n:]
+		g.mark(some[0].entry.segment, some)
+		gone := waiting{segment: some[0].entry.segment, since: time.Now()}
+		for _, r := range some {
+			if r.err == nil {
+				gone.chunks++
+				gone.bytes += r.length()
+			}
+		}
+		if keep > 0 && gone.chunks > 0 {
+			g.await(gone) // before nothing lives any more
+		}
+		g.count(gone.segment, -gone.bytes, 0)
 	}
-	if keep > 0 {
-		g.await(waiting{segment: e.segment, chunks: 1, bytes: length, since: time.Now()})
-	}
-	return nil
 }
 
 // await puts removed records into the trash.

@@ -206,7 +206,7 @@ func openCrashing(t *testing.T, p *powerCut, rng *rand.Rand) (*Store, error) {
 // work puts, removes and compacts until the power fails, or for a while.
 func (m *crashModel) work(t *testing.T, s *Store, rng *rand.Rand) {
 	for range 25 {
-		switch rng.IntN(4) {
+		switch rng.IntN(5) {
 		case 0, 1:
 			m.put(s, rng)
 		case 2:
@@ -219,6 +219,29 @@ func (m *crashModel) work(t *testing.T, s *Store, rng *rand.Rand) {
 		case 3:
 			s.EmptyTrash(time.Now().Add(time.Hour))
 			s.Compact(t.Context())
+		case 4:
+			var some []dfs.ChunkID
+			for id, size := range m.held { // any
+				some = append(some, id)
+				m.maybe[id] = size
+				delete(m.held, id)
+				if len(some) == 8 {
+					break
+				}
+			}
+			m.removeTogether(t, s, some)
+		}
+	}
+}
+
+// removeTogether removes chunks that the model does not count as held any more. What
+// is not removed while the power is there is held.
+func (m *crashModel) removeTogether(t *testing.T, s *Store, some []dfs.ChunkID) {
+	t.Helper()
+	for i, err := range s.RemoveTogether(some) {
+		_, held := s.Stat(some[i])
+		if held != (err != nil) && !errors.Is(err, ErrAlone) && dfs.CodeOf(err) != dfs.NotFound {
+			t.Errorf("chunk %s is held %v after %v", some[i], held, err)
 		}
 	}
 }

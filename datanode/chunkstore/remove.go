@@ -39,14 +39,19 @@ func (s *Store) Remove(id dfs.ChunkID) error {
 	}
 	err = v.within(hangTimeout, "remove a chunk", func() error {
 		defer release()
-		err := v.throwAway(id, e, s.keep)
-		if err == nil || isMissing(err) || errors.Is(err, errSegmentGone) {
-			return nil
-		}
-		s.restore(id, e)
-		return dfs.Errorf(dfs.Internal, "chunk %s could not be removed: %w", id, reason(err))
+		return s.removed(id, e, v.throwAway(id, e, s.keep))
 	})
 	return s.ended(id, err, release)
+}
+
+// removed says what has come of a removal: when the disk has refused, the chunk is
+// held again.
+func (s *Store) removed(id dfs.ChunkID, e entry, err error) error {
+	if err == nil || isMissing(err) || errors.Is(err, errSegmentGone) {
+		return nil
+	}
+	s.restore(id, e)
+	return dfs.Errorf(dfs.Internal, "chunk %s could not be removed: %w", id, reason(err))
 }
 
 // ended lets a claim go after a task on a chunk, unless the task still runs, and

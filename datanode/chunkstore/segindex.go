@@ -84,12 +84,18 @@ func (n segmentName) decodeEntry(b []byte) (record, bool) {
 	return r, (sum == want || r.removed) && r.id != 0 && r.size >= 1 && r.size <= dfs.BlockSize && r.at%recordAlign == 0
 }
 
-// findEntry looks for the record at a place in an index that read reads, and
-// returns where its entry is.
-func (n segmentName) findEntry(at uint32, count int64, read func(b []byte, offset int64) error) (r record, offset int64, err error) {
+// findEntry looks for the record at a place in an index that read reads, from so
+// many entries on, and returns where its entry is. It looks first at what is near
+// the beginning, unless that is the beginning of the index: who looks for many, in
+// order, begins behind the last one.
+func (n segmentName) findEntry(at uint32, from, count int64, read func(b []byte, offset int64) error) (r record, offset int64, err error) {
 	b := make([]byte, indexEntry)
-	for low, high := int64(0), count; low < high; {
-		middle := (low + high) / 2
+	step := int64(0)
+	if from == 0 {
+		step = count
+	}
+	for low, high := from, count; low < high; step = 2*step + 1 {
+		middle := min(low+step, (low+high)/2)
 		offset = indexHead + middle*indexEntry
 		if err := read(b, offset); err != nil {
 			return record{}, 0, err
@@ -107,4 +113,25 @@ func (n segmentName) findEntry(at uint32, count int64, read func(b []byte, offse
 		}
 	}
 	return record{}, 0, damagef("the index does not have the record at byte %d", at)
+}
+
+// nearby reads entries of an index with so many, a page of the file at a time:
+// those that are looked for next are close by, as a rule.
+func nearby(count int64, read func(b []byte, offset int64) error) func(b []byte, offset int64) error {
+	const page = 4096
+	end := indexHead + count*indexEntry
+	buffer := make([]byte, page+indexEntry) // the last entry of a page may end in the next
+	var start, length int64                 // of what is in the buffer
+	return func(b []byte, offset int64) error {
+		if offset < start || offset+int64(len(b)) > start+length {
+			start = offset - offset%page
+			length = min(int64(len(buffer)), end-start)
+			if err := read(buffer[:length], start); err != nil {
+				length = 0
+				return err
+			}
+		}
+		copy(b, buffer[offset-start:])
+		return nil
+	}
 }

@@ -302,11 +302,11 @@ func TestIndexIsChecked(t *testing.T) {
 	}
 	for _, r := range records {
 		read := func(b []byte, offset int64) error { copy(b, index[offset:]); return nil }
-		got, offset, err := testSegment.findEntry(r.at, int64(len(records)), read)
+		got, offset, err := testSegment.findEntry(r.at, 0, int64(len(records)), read)
 		if err != nil || got != r || !bytes.Equal(index[offset:][:indexEntry], testSegment.appendEntry(nil, r)) {
 			t.Errorf("%+v at %d, %v", got, offset, err)
 		}
-		if _, _, err := testSegment.findEntry(r.at+8, int64(len(records)), read); err == nil {
+		if _, _, err := testSegment.findEntry(r.at+8, 0, int64(len(records)), read); err == nil {
 			t.Error("a record was found that is not there")
 		}
 	}
