@@ -24,6 +24,7 @@ const (
 	maxChunkAnswer  = 64 << 10 // bytes of JSON
 	maxRetryAfter   = 5 * time.Second
 	sendPiece       = 256 << 10 // bytes that must go out within the stall timeout
+	readStep        = 256 << 10 // bytes read and verified at a time: what a processor's cache holds
 	shortPipeline   = 3         // nodes that can judge each other within the stall timeout
 )
 
@@ -135,23 +136,27 @@ func (d *dataNodes) get(ctx context.Context, target protocol.Target, p piece, bu
 	if response.StatusCode/100 != 2 {
 		return protocol.ReadError(response)
 	}
-	check, err := p.accept(response)
+	proof, err := p.accept(response)
 	if err != nil {
 		return &mismatchError{err}
 	}
 	body := guard.Reader(response.Body)
-	n, err := io.ReadFull(body, buffer)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return dfs.Errorf(dfs.Unavailable, "the connection ended after %d of %d bytes", n, len(buffer))
-	}
-	if err != nil {
-		return failureOf(ctx, guard, d.stall, err)
+	for n := 0; n < len(buffer); {
+		got, err := body.Read(buffer[n:min(n+readStep, len(buffer))])
+		if bad := proof.add(buffer[n : n+got]); bad != nil {
+			return &mismatchError{bad}
+		}
+		n += got
+		switch {
+		case err == nil || n == len(buffer):
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return dfs.Errorf(dfs.Unavailable, "the connection ended after %d of %d bytes", n, len(buffer))
+		default:
+			return failureOf(ctx, guard, d.stall, err)
+		}
 	}
 	if more, _ := io.ReadFull(body, make([]byte, 1)); more > 0 {
 		return &mismatchError{dfs.Errorf(dfs.Corrupt, "it sends more than %d bytes of its replica", len(buffer))}
-	}
-	if err := check(buffer); err != nil {
-		return &mismatchError{err}
 	}
 	return nil
 }

@@ -61,14 +61,14 @@ func (p piece) ask(header http.Header) {
 	header.Set(protocol.HeaderWantBlocks, protocol.WantBlocks)
 }
 
-// accept looks at an answer with data before its body is read, and returns the check that
-// the body has to pass.
-func (p piece) accept(response *http.Response) (check func(data []byte) error, err error) {
+// accept looks at an answer with data before its body is read, and returns the
+// proof that the body has to pass.
+func (p piece) accept(response *http.Response) (*proof, error) {
 	if response.ContentLength >= 0 && response.ContentLength != p.length() {
 		return nil, dfs.Errorf(dfs.Corrupt, "it sends %d bytes of its replica, not %d", response.ContentLength, p.length())
 	}
 	if p.whole() {
-		return p.checkWhole, p.expect(response, http.StatusOK, "")
+		return &proof{sums: []dfs.Checksum{p.CRC32C}, each: p.Size, end: p.Size}, p.expect(response, http.StatusOK, "")
 	}
 	place := fmt.Sprintf("bytes %d-%d/%d", p.start, p.end-1, p.Size)
 	if err := p.expect(response, http.StatusPartialContent, place); err != nil {
@@ -78,7 +78,7 @@ func (p piece) accept(response *http.Response) (check func(data []byte) error, e
 	if err != nil {
 		return nil, err
 	}
-	return func(data []byte) error { return p.checkBlocks(data, blocks) }, nil
+	return &proof{sums: blocks[p.start/dfs.BlockSize : (p.end+dfs.BlockSize-1)/dfs.BlockSize], each: dfs.BlockSize, at: p.start, end: p.end}, nil
 }
 
 // expect refuses an answer about other bytes than were asked for.
@@ -108,19 +108,31 @@ func (p piece) blocks(header http.Header) ([]dfs.Checksum, error) {
 	return blocks, nil
 }
 
-func (p piece) checkWhole(data []byte) error {
-	if sum := dfs.ChecksumOf(data); sum != p.CRC32C {
-		return dfs.Errorf(dfs.Corrupt, "its replica has the checksum %s, not %s", sum, p.CRC32C)
-	}
-	return nil
+// proof checks bytes while they come, and the processor's cache still has them.
+type proof struct {
+	sums []dfs.Checksum // of the parts that follow each other, the current one first
+	each int64          // bytes of a part; only the last of a chunk may have fewer
+	at   int64          // offset of the next byte in the chunk
+	end  int64          // where the bytes end
+	sum  dfs.Checksum   // of the current part so far
 }
 
-func (p piece) checkBlocks(data []byte, blocks []dfs.Checksum) error {
-	for at := p.start; at < p.end; at += dfs.BlockSize {
-		block := data[at-p.start : min(at+dfs.BlockSize, p.end)-p.start]
-		if sum, want := dfs.ChecksumOf(block), blocks[at/dfs.BlockSize]; sum != want {
-			return dfs.Errorf(dfs.Corrupt, "the block at byte %d of its replica has the checksum %s, not %s", at, sum, want)
+// add fails when data ends a part that is not what it should be. There must not
+// be more data than was expected.
+func (p *proof) add(data []byte) error {
+	for len(data) > 0 {
+		begin := p.at / p.each * p.each
+		end := min(begin+p.each, p.end)
+		n := min(int64(len(data)), end-p.at)
+		p.sum = p.sum.Update(data[:n])
+		p.at, data = p.at+n, data[n:]
+		if p.at < end {
+			return nil
 		}
+		if p.sum != p.sums[0] {
+			return dfs.Errorf(dfs.Corrupt, "bytes %d to %d of its replica have the checksum %s, not %s", begin, end-1, p.sum, p.sums[0])
+		}
+		p.sums, p.sum = p.sums[1:], 0
 	}
 	return nil
 }

@@ -194,7 +194,8 @@ func (x *exchange) begin(head *head) (err error) {
 }
 
 // Read implements io.Reader for the body of the answer. Long reads go straight
-// from the connection into p.
+// from the connection into p. When nothing has come yet, and p is long, Read may
+// wait until p, the rest of the body or 256 KiB can be had at once.
 func (x *exchange) Read(p []byte) (n int, err error) {
 	switch {
 	case x.err != nil:
@@ -220,7 +221,11 @@ func (x *exchange) Read(p []byte) (n int, err error) {
 
 // readCounted returns io.EOF with the last byte, so that nobody needs to come back for it.
 func (x *exchange) readCounted(p []byte) (int, error) {
-	n, err := x.reader.Read(p[:min(int64(len(p)), x.frame.left)])
+	p = p[:min(int64(len(p)), x.frame.left)]
+	if x.reader.Buffered() == 0 {
+		x.c.wakeAt(len(p))
+	}
+	n, err := x.reader.Read(p)
 	x.frame.left -= int64(n)
 	switch {
 	case x.frame.left == 0:
@@ -272,6 +277,9 @@ func (x *exchange) end(reuse bool) {
 	}
 	if x.reader.Buffered() > 0 {
 		reuse = false // it sends more than it was asked for
+	}
+	if reuse && !x.c.wakeAt(0) {
+		reuse = false // it would sleep through the next answer
 	}
 	x.reader.Reset(nil)
 	x.t.readers.Put(x.reader)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,8 @@ const (
 	defaultMaxHead     = 64 << 10
 	readBuffer         = 16 << 10 // bytes; what a caller wants beyond goes straight to its own
 	writeBuffer        = 32 << 10 // bytes
+	minLow             = 64 << 10 // bytes; to wait for fewer costs more than it saves
+	maxLow             = 256 << 10
 )
 
 // Config says how a Transport connects. The zero Config is a good one.
@@ -180,6 +183,8 @@ type conn struct {
 	since     time.Time // when it was put away; guarded by the pool
 	interrupt func()
 
+	low int // bytes that must have come before who waits is woken; 0 when the kernel's default holds
+
 	raw  syscall.RawConn
 	peek func(fd uintptr) bool // sets open
 	open bool
@@ -211,6 +216,30 @@ var past = time.Unix(1, 0)
 func (c *conn) quiet() bool {
 	c.open = false
 	return c.raw.Read(c.peek) == nil && c.open
+}
+
+// wakeAt lets the kernel wake who reads, when nothing is there, only for as many
+// bytes as a long read wants: otherwise it is for each packet, and the reader and
+// the server get in each other's way. The kernel makes room for that many, and
+// wakes at the end of the connection, too. It returns false when it cannot be
+// known for how many bytes it wakes.
+func (c *conn) wakeAt(want int) bool {
+	want = min(want, maxLow)
+	if want < minLow || runtime.GOOS != "linux" {
+		want = 0
+	}
+	if want == c.low {
+		return true
+	}
+	var err error
+	set := func(fd uintptr) {
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVLOWAT, max(1, want))
+	}
+	if c.raw.Control(set) != nil || err != nil {
+		return false // it is closed, or the kernel cannot: to read is right all the same
+	}
+	c.low = want
+	return true
 }
 
 func (c *conn) close() { _ = c.tcp.Close() } // what mattered has been sent, or has failed already
