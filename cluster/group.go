@@ -218,6 +218,9 @@ func checkMemory(stable raft.StableStore, snapshots raft.SnapshotStore) error {
 // start begins the work in the background.
 func (g *Group) start() {
 	g.opened.Store(true)
+	if fault := g.openFault.Load(); fault != nil && g.store.broken.Load() { // since Open looked
+		g.tasks.Go(func() { g.fatal(*fault) })
+	}
 	ended := make(chan raft.Observation, 1)
 	g.raft.RegisterObserver(raft.NewObserver(ended, false, func(o *raft.Observation) bool {
 		return o.Data == raft.Shutdown
@@ -250,7 +253,9 @@ func (g *Group) watchRaft(ended <-chan raft.Observation) {
 func (g *Group) fatal(err error) {
 	if !g.opened.Load() {
 		g.openFault.CompareAndSwap(nil, &err) // Open decides whether it matters
-		return
+		if !g.opened.Load() {
+			return
+		}
 	}
 	g.fatalOnce.Do(func() {
 		g.store.broken.Store(true)
