@@ -42,6 +42,7 @@ func Execute(program Program) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	relaxTimers()
 	return program(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
