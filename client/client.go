@@ -47,6 +47,7 @@ type Client struct {
 	penalty     time.Duration // that a DataNode is left out for when it failed
 	log         hclog.Logger
 
+	fanOut        int           // bytes of a chunk at most that is sent to all its targets at once
 	rescueAfter   time.Duration // that a commit is refused before it is looked why
 	reportTimeout time.Duration // for telling a DataNode of a bad replica
 	reportGrace   time.Duration // for that, when the download is over
@@ -86,6 +87,7 @@ func New(config Config) (*Client, error) {
 		timeout:       timeout,
 		patience:      orDefault(config.Patience, defaultPatience),
 		penalty:       defaultPenalty,
+		fanOut:        fanOutLimit,
 		rescueAfter:   defaultRescueAfter,
 		reportTimeout: defaultReportTimeout,
 		reportGrace:   defaultReportGrace,

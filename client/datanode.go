@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dfs-go/dfs-go/internal/bundle"
 	"github.com/dfs-go/dfs-go/internal/carrier"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
@@ -32,6 +33,7 @@ const (
 // a failure is the business of those who call it.
 type dataNodes struct {
 	transport http.RoundTripper // without an http.Client: nobody is redirected
+	bundles   http.RoundTripper // for short chunks
 	hangUp    func()            // closes idle connections
 	stall     time.Duration
 	cluster   func() dfs.ClusterID
@@ -39,10 +41,19 @@ type dataNodes struct {
 
 func newDataNodes(stallTimeout time.Duration, cluster func() dfs.ClusterID) *dataNodes {
 	transport := carrier.New(carrier.Config{DialTimeout: dataDialTimeout, IdleTimeout: 30 * time.Second, IdlePerHost: maxConnections})
-	return &dataNodes{transport: transport, hangUp: transport.CloseIdleConnections, stall: stallTimeout, cluster: cluster}
+	bundles := bundle.New(bundle.Config{Under: transport, Path: protocol.Bundle.Pattern})
+	return &dataNodes{transport: transport, bundles: bundles, hangUp: transport.CloseIdleConnections, stall: stallTimeout, cluster: cluster}
 }
 
 func (d *dataNodes) close() { d.hangUp() }
+
+// carrierOf returns what carries so many bytes best.
+func (d *dataNodes) carrierOf(size int64) http.RoundTripper {
+	if size <= bundle.MaxBody {
+		return d.bundles
+	}
+	return d.transport
+}
 
 // put sends a chunk to the first of targets, which forwards it to the others.
 // The error is about the first one; the reply says what became of the rest.
@@ -64,7 +75,7 @@ func (d *dataNodes) put(ctx context.Context, id dfs.ChunkID, targets []protocol.
 	if len(targets) > 1 {
 		request.Header.Set(protocol.HeaderPipeline, pipelineOf(targets[1:]))
 	}
-	response, err := d.transport.RoundTrip(request)
+	response, err := d.carrierOf(int64(len(data))).RoundTrip(request)
 	if err != nil {
 		return reply, failureOf(ctx, guard, limit, err)
 	}
@@ -128,7 +139,7 @@ func (d *dataNodes) get(ctx context.Context, target protocol.Target, p piece, bu
 		return err
 	}
 	p.ask(request.Header)
-	response, err := d.transport.RoundTrip(request)
+	response, err := d.carrierOf(int64(len(buffer))).RoundTrip(request)
 	if err != nil {
 		return failureOf(ctx, guard, d.stall, err)
 	}

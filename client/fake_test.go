@@ -112,7 +112,13 @@ func newFakeCluster(t *testing.T, nodes int) *fakeCluster {
 }
 
 func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
-	server := httptest.NewServer(handler)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == protocol.Bundle.Pattern { // those who watch requests want to see each
+			http.NotFound(w, r)
+			return
+		}
+		handler(w, r)
+	}))
 	t.Cleanup(func() {
 		server.CloseClientConnections()
 		server.Close()
@@ -135,6 +141,7 @@ func (f *fakeCluster) client(change ...func(*client.Config)) *client.Client {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(c.Close)
+	c.SetFanOut(0) // the chunks here are shorter than any real ones that go through a pipeline
 	return c
 }
 

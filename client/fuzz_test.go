@@ -102,6 +102,7 @@ func answering(status int, header http.Header, length int64, body []byte) *dataN
 		}
 		return &http.Response{StatusCode: status, Status: "status", Header: header, ContentLength: length, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
 	})
+	d.bundles = d.transport
 	return d
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/dfs-go/dfs-go/internal/bundle"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
@@ -14,6 +16,11 @@ import (
 const (
 	firstBusyPause   = 200 * time.Millisecond
 	longestBusyPause = 2 * time.Second
+
+	// fanOutLimit is how long a chunk is at most that is sent to all its targets
+	// at once instead of through a pipeline: of so little, the way counts and not
+	// the bytes, and what goes to the same DataNodes shares its requests.
+	fanOutLimit = bundle.MaxBody // bytes
 )
 
 // placement is one chunk on its way to its targets.
@@ -61,6 +68,17 @@ func (u *upload) place(ctx context.Context, chunk allocated, data []byte, sum df
 
 // round gives every target that is worth it a turn.
 func (p *placement) round(ctx context.Context) {
+	if len(p.data) <= p.u.c.fanOut {
+		p.fanOut(ctx)
+		if len(p.durable)+len(p.busy) >= p.u.minReplicas {
+			return
+		}
+		// What cannot be reached from here may be reached from another DataNode.
+		reached := p.durable
+		p.durable = nil
+		p.untried = slices.DeleteFunc(slices.Clone(p.chunk.Targets), func(t protocol.Target) bool { _, busy := p.busy[t.ID]; return busy })
+		defer func() { p.hold(reached) }()
+	}
 	for ctx.Err() == nil {
 		pipeline := p.pipeline()
 		if len(pipeline) == 0 {
@@ -75,14 +93,46 @@ func (p *placement) round(ctx context.Context) {
 			}
 			continue
 		}
-		for _, node := range reply.Nodes {
-			if !slices.Contains(p.durable, node) {
-				p.durable = append(p.durable, node)
-			}
-		}
+		p.hold(reply.Nodes)
 		p.u.nodes.succeed(reply.Nodes...)
 		p.untried = without(p.untried, reply.Nodes...)
 		p.judge(pipeline, reply)
+	}
+}
+
+// hold notes nodes that hold the chunk.
+func (p *placement) hold(nodes []dfs.NodeID) {
+	for _, node := range nodes {
+		if !slices.Contains(p.durable, node) {
+			p.durable = append(p.durable, node)
+		}
+	}
+}
+
+// fanOut sends the chunk to all targets that are worth it at the same time.
+func (p *placement) fanOut(ctx context.Context) {
+	targets := p.pipeline()
+	errs := make([]error, len(targets))
+	send := func(i int) {
+		_, errs[i] = p.u.c.data.put(ctx, p.chunk.ID, targets[i:i+1], p.data, p.sum)
+	}
+	var sending sync.WaitGroup
+	for i := 1; i < len(targets); i++ {
+		sending.Go(func() { send(i) })
+	}
+	if len(targets) > 0 {
+		send(0)
+	}
+	sending.Wait()
+	for i, target := range targets {
+		p.untried = without(p.untried, target.ID)
+		switch {
+		case errs[i] == nil:
+			p.hold([]dfs.NodeID{target.ID})
+			p.u.nodes.succeed(target.ID)
+		case ctx.Err() == nil:
+			p.failed(target, errs[i])
+		}
 	}
 }
 

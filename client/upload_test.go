@@ -67,13 +67,49 @@ func TestSizes(t *testing.T) {
 }
 
 func TestAllReplicasAreWritten(t *testing.T) {
-	f := newFakeCluster(t, 3)
-	upload(t, f, f.client(), randomBytes(5*chunkSize), client.UploadOptions{Size: 5 * chunkSize})
-	file, _ := f.file("/file")
-	for _, chunk := range file.Chunks {
-		if len(chunk.Locations) != 3 {
-			t.Errorf("chunk %s lies on %d DataNodes, want 3", chunk.ID, len(chunk.Locations))
+	for _, fanOut := range []int{0, chunkSize} {
+		f := newFakeCluster(t, 3)
+		var passedOn atomic.Int32
+		for _, node := range f.nodes {
+			node.setBefore(func(_ http.ResponseWriter, r *http.Request) bool {
+				if r.Header.Get(protocol.HeaderPipeline) != "" {
+					passedOn.Add(1)
+				}
+				return true
+			})
 		}
+		c := f.client()
+		c.SetFanOut(fanOut)
+		upload(t, f, c, randomBytes(5*chunkSize), client.UploadOptions{Size: 5 * chunkSize})
+		file, _ := f.file("/file")
+		for _, chunk := range file.Chunks {
+			if len(chunk.Locations) != 3 {
+				t.Errorf("chunk %s lies on %d DataNodes, want 3", chunk.ID, len(chunk.Locations))
+			}
+		}
+		if n := passedOn.Load(); (n > 0) != (fanOut == 0) {
+			t.Errorf("with chunks of up to %d bytes sent to all DataNodes, %d were to be passed on", fanOut, n)
+		}
+	}
+}
+
+// A client that reaches only one of the DataNodes lets that one reach the others.
+func TestFanOutFallsBackToThePipeline(t *testing.T) {
+	f := newFakeCluster(t, 3)
+	for _, node := range f.nodes[1:] {
+		node.setBefore(func(_ http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPut && r.UserAgent() == "" { // the client says no name, the fakes' does
+				panic(http.ErrAbortHandler)
+			}
+			return true
+		})
+	}
+	c := f.client()
+	c.SetFanOut(chunkSize)
+	upload(t, f, c, randomBytes(chunkSize), client.UploadOptions{Size: chunkSize})
+	file, _ := f.file("/file")
+	if n := len(file.Chunks[0].Locations); n < 2 {
+		t.Errorf("the chunk lies on %d DataNodes", n)
 	}
 }
 
@@ -92,14 +128,17 @@ func TestOneBadDataNode(t *testing.T) {
 		},
 	}
 	for name, fail := range failures {
-		for bad := range 3 {
+		for i := range 6 {
+			bad, fanOut := i%3, i/3*chunkSize
 			t.Run(name, func(t *testing.T) {
 				f := newFakeCluster(t, 3)
-				if name == "lies" && bad > 0 {
+				if name == "lies" && bad > 0 && fanOut == 0 {
 					t.Skip("a lie in the middle is the DataNodes' to detect")
 				}
 				fail(f.nodes[bad])
-				upload(t, f, f.client(), randomBytes(10*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize})
+				c := f.client()
+				c.SetFanOut(fanOut)
+				upload(t, f, c, randomBytes(10*chunkSize), client.UploadOptions{Size: -1, ChunkSize: chunkSize})
 			})
 		}
 	}

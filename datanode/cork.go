@@ -47,6 +47,11 @@ func corkOf(r *http.Request) *corked {
 	return c
 }
 
+// withoutCork is the request without its connection, for those who must not write to it.
+func withoutCork(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), corkKey{}, (*corked)(nil)))
+}
+
 // hold begins to keep back. Whoever calls it must call release.
 func (c *corked) hold() {
 	if c != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/dfs-go/dfs-go/datanode/chunkstore"
+	"github.com/dfs-go/dfs-go/internal/bundle"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
@@ -21,6 +22,8 @@ import (
 // within Limits.BodyTimeout: a peer that sends one byte now and then does not
 // hold a slot for ever.
 const transferBuffer = 128 << 10
+
+const bundlesAtATime = 256 // each has at most bundle.MaxBytes in memory
 
 // server answers the requests. Each goes through answer.
 type server struct {
@@ -106,7 +109,28 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("/", s.refuseUnknown(func(path string) error {
 		return dfs.Errorf(dfs.NotFound, "a DataNode has no %.120q", path)
 	}))
-	return mux
+	return s.bundles(mux)
+}
+
+// bundles serves next, and bundles of requests for it.
+func (s *server) bundles(next http.Handler) http.Handler {
+	handler := &bundle.Handler{Next: next, Timeout: s.limits.BodyTimeout}
+	slots := newSlots("bundles", bundlesAtATime, s.limits.ForwardTimeout/2)
+	bundled := endpoint{protocol.Bundle, func(w http.ResponseWriter, r *http.Request) error {
+		release, err := slots.take(r.Context(), w)
+		if err != nil {
+			return err
+		}
+		defer release()
+		return handler.Serve(w, r)
+	}}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != protocol.Bundle.Pattern || r.Method != protocol.Bundle.Method {
+			next.ServeHTTP(w, r)
+			return
+		}
+		s.answer(w, withoutCork(r), bundled) // the requests in it share the connection
+	})
 }
 
 func (s *server) refuseUnknown(why func(path string) error) http.HandlerFunc {

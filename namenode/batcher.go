@@ -3,7 +3,10 @@ package namenode
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
+
+	"github.com/dfs-go/dfs-go/internal/bundle"
 )
 
 // batcher lets those who ask for something at the same time share the way there.
@@ -38,7 +41,7 @@ func (b *batcher[Q, A]) ask(ctx context.Context, question Q) (answer A, begun bo
 		return answer, false, ctx.Err()
 	}
 	a := &asker[A]{answer: make(chan A, 1)}
-	if !b.enlist(question, a) {
+	if !b.enlist(question, a, bundle.Shared(ctx)) {
 		return answer, false, errClosed
 	}
 	select {
@@ -58,12 +61,19 @@ func (b *batcher[Q, A]) ask(ctx context.Context, question Q) (answer A, begun bo
 }
 
 // enlist puts a question into the queue, and begins to send when there is room
-// for another batch. It returns false when nothing can be begun any more.
-func (b *batcher[Q, A]) enlist(question Q, a *asker[A]) bool {
+// for another batch; with company, after those who came with it had a chance to
+// ask, too. It returns false when nothing can be begun any more.
+func (b *batcher[Q, A]) enlist(question Q, a *asker[A], company bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.senders < b.limit {
-		if !b.start(b.send) {
+		send := func() {
+			if company {
+				runtime.Gosched()
+			}
+			b.send()
+		}
+		if !b.start(send) {
 			return false
 		}
 		b.senders++

@@ -12,8 +12,8 @@ import (
 )
 
 // maxQuestions is how many questions a DataNode is asked at once. Each may be
-// for many commits.
-const maxQuestions = 2
+// for many commits, and with more of them at once each would be for fewer.
+const maxQuestions = 1
 
 // holding is what a DataNode says that it holds.
 type holding map[dfs.ChunkID]protocol.ChunkInfo

@@ -9,9 +9,11 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dfs-go/dfs-go/fsm"
+	"github.com/dfs-go/dfs-go/internal/bundle"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
 )
@@ -22,6 +24,7 @@ const (
 	idleTimeout       = 2 * time.Minute
 	callTimeout       = 60 * time.Second // from the header to the answer
 	maxCalls          = 4096             // of clients at once; more are told to come back
+	maxBundles        = 256              // of calls, each with at most bundle.MaxBytes in memory
 	maxNodeCalls      = 256              // of DataNodes and NameNodes at once, whose bodies are large
 	writeTimeout      = 3 * time.Minute  // from the header to the last byte of the answer
 	bodyGrace         = 15 * time.Second // to send a body, and a second more for each of
@@ -93,6 +96,7 @@ func (n *NameNode) routes() http.Handler {
 	}
 	mux.Handle(protocol.Metrics.Method+" "+protocol.Metrics.Pattern, n.metrics.handler())
 	methods[protocol.Metrics.Pattern] = []string{protocol.Metrics.Method}
+	methods[protocol.Bundle.Pattern] = []string{protocol.Bundle.Method}
 	for pattern, allowed := range methods {
 		allow := strings.Join(allowed, ", ")
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -105,7 +109,30 @@ func (n *NameNode) routes() http.Handler {
 		n.setIdentity(w)
 		protocol.WriteError(w, dfs.Errorf(dfs.NotFound, "a NameNode has nothing at %.200q; docs/http-api.md lists its routes", r.URL.Path))
 	})
-	return mux
+	return n.bundles(mux)
+}
+
+// bundles serves next, and bundles of requests for it.
+func (n *NameNode) bundles(next http.Handler) http.Handler {
+	handler := &bundle.Handler{Next: next, Timeout: bodyGrace}
+	slots := make(chan struct{}, maxBundles)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != protocol.Bundle.Pattern || r.Method != protocol.Bundle.Method {
+			next.ServeHTTP(w, r)
+			return
+		}
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			n.fail(w, r, dfs.Errorf(dfs.OverLimit, "%d bundles of calls are being served; try again", maxBundles))
+			return
+		}
+		shared := r.WithContext(context.WithValue(r.Context(), confirmationKey{}, new(confirmation)))
+		if err := handler.Serve(w, shared); err != nil {
+			n.fail(w, r, err)
+		}
+	})
 }
 
 // around is what happens to every call: limits, identity, the leader rule, and
@@ -208,9 +235,30 @@ func (n *NameNode) checkLead(c *call, route protocol.Route) error {
 		if n.lead.Load() == nil {
 			return notLeader()
 		}
+		if shared, ok := c.Context().Value(confirmationKey{}).(*confirmation); ok {
+			return shared.get(func() error { return n.group.ReadIndex(c.Context()) })
+		}
 		return n.group.ReadIndex(c.Context())
 	}
 	return nil
+}
+
+// confirmation is that this NameNode leads, made sure of once for all reads in a
+// bundle: they had all come before the first of them asks.
+type confirmation struct {
+	once sync.Once
+	err  error
+}
+
+// confirmationKey is the key of a bundle's confirmation in its context.
+type confirmationKey struct{}
+
+func (c *confirmation) get(confirm func() error) error {
+	c.once.Do(func() {
+		c.err = notLeader() // should it panic
+		c.err = confirm()
+	})
+	return c.err
 }
 
 func notLeader() error {

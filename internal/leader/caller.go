@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/dfs-go/dfs-go/internal/bundle"
 	"github.com/dfs-go/dfs-go/internal/carrier"
 	"github.com/dfs-go/dfs-go/internal/dfs"
 	"github.com/dfs-go/dfs-go/internal/protocol"
@@ -63,6 +64,7 @@ type Call struct {
 // Caller calls NameNodes. It is safe for concurrent use.
 type Caller struct {
 	transport  http.RoundTripper // without a Client: redirects are the Caller's business
+	bundles    http.RoundTripper // for calls that are short on both ways
 	hangUp     func()            // closes idle connections
 	known      *endpoints
 	log        hclog.Logger
@@ -93,6 +95,7 @@ func New(config Config) (*Caller, error) {
 	})
 	return &Caller{
 		transport:  transport,
+		bundles:    bundle.New(bundle.Config{Under: transport, Path: protocol.Bundle.Pattern}),
 		hangUp:     transport.CloseIdleConnections,
 		known:      known,
 		log:        config.Logger.Named("leader"),

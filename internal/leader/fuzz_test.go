@@ -56,6 +56,7 @@ func FuzzAnswer(f *testing.F) {
 		c.transport = transportFunc(func(r *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: status, Status: "status", Header: header, ContentLength: -1, Body: io.NopCloser(bytes.NewReader(body)), Request: r}, nil
 		})
+		c.bundles = c.transport
 		before := protocol.LeaderReply{NodeID: "untouched"}
 		reply := before
 		task, err := c.newTask(protocol.GetLeader, Call{Out: &reply})

@@ -44,7 +44,11 @@ func (c *Caller) try(ctx context.Context, t *task, baseURL string) verdict {
 	if err != nil {
 		return verdict{err: err, final: true}
 	}
-	response, err := c.transport.RoundTrip(request)
+	transport := c.transport
+	if isShort(t.route) {
+		transport = c.bundles
+	}
+	response, err := transport.RoundTrip(request)
 	if err != nil {
 		v := c.noAnswer(ctx, t, baseURL, guard, err)
 		v.maybe = !errors.As(err, new(*carrier.NotSentError))
@@ -253,6 +257,17 @@ func (c *Caller) timeoutOf(route protocol.Route) time.Duration {
 		return max(c.tryTimeout, slowTryTimeout)
 	}
 	return c.tryTimeout
+}
+
+// isShort tells whether a call is answered soon and shortly, so that it may share a
+// request with others.
+func isShort(route protocol.Route) bool {
+	switch route {
+	case protocol.CreateFile, protocol.PutFile, protocol.GetFile, protocol.DeleteFile, protocol.AddChunks, protocol.AbortUpload,
+		protocol.Stat, protocol.Mkdir, protocol.Rename, protocol.SetReplication:
+		return true
+	}
+	return false
 }
 
 // patience doubles with each silence, so that a leader that is slow but alive

@@ -60,12 +60,16 @@ var importRules = []importRule{
 		instead: "a command is a few lines that call internal/cli: put the code there",
 	},
 	{
-		of: []string{"internal/leader"}, only: []string{"internal/carrier", "internal/dfs", "internal/protocol", "internal/stall"},
+		of: []string{"internal/leader"}, only: []string{"internal/bundle", "internal/carrier", "internal/dfs", "internal/protocol", "internal/stall"},
 		instead: "internal/leader knows how to reach the leader, not what for: let the caller tell it",
 	},
 	{
 		of: []string{"internal/carrier"}, only: []string{}, stdlib: true,
 		instead: "what carries requests knows nothing of what they say: let the caller tell it",
+	},
+	{
+		of: []string{"internal/bundle"}, only: []string{"internal/carrier", "internal/dfs"}, stdlib: true,
+		instead: "what bundles requests knows nothing of what they say: let the caller tell it",
 	},
 	{
 		of: []string{"internal/stall"}, only: []string{}, stdlib: true,
@@ -163,6 +167,9 @@ func TestImportRulesBite(t *testing.T) {
 		{"datanode/x.go", "log", 1},
 		{"internal/stall/x.go", module + "internal/dfs", 1},
 		{"internal/carrier/x.go", module + "internal/protocol", 1},
+		{"internal/bundle/x.go", module + "internal/protocol", 1},
+		{"internal/bundle/x.go", module + "internal/carrier", 0},
+		{"internal/bundle/x.go", "github.com/hashicorp/go-hclog", 1},
 		{"internal/cli/x.go", module + "internal/faultbed", 1},
 		{"internal/cli/x_test.go", module + "internal/faultbed", 0},
 	}

@@ -92,6 +92,9 @@ var (
 	Health  = Route{http.MethodGet, "/health", Public, AnyNode, 0}
 	Ready   = Route{http.MethodGet, "/ready", Public, AnyNode, 0}
 	Metrics = Route{http.MethodGet, "/metrics", Public, AnyNode, 0}
+	// Bundle is several requests at once, as package bundle makes them. Each needs
+	// its own permission and follows its own rule.
+	Bundle = Route{http.MethodPost, "/bundle", Public, AnyNode, 0}
 )
 
 // Path fills the pattern's {wildcards}, in order, with args.
