@@ -105,6 +105,9 @@ func parseRequests(data []byte) ([]*http.Request, error) {
 			return nil, fmt.Errorf("%w: it ends within request %d", errDamaged, len(parts)+1)
 		}
 		end := 4 + binary.BigEndian.Uint32(data)
+		if end > maxPart {
+			return nil, fmt.Errorf("%w: request %d has more than %d bytes", errDamaged, len(parts)+1, maxPart)
+		}
 		part, err := parseRequest(data[4:end])
 		if err != nil {
 			return nil, fmt.Errorf("request %d: %w", len(parts)+1, err)
@@ -230,7 +233,7 @@ func (c *cursor) header() http.Header {
 	for range count {
 		key := string(c.take(c.number(1)))
 		value := strings.Trim(string(c.take(c.number(2))), " \t")
-		if !isToken(key) || textproto.CanonicalMIMEHeaderKey(key) != key || isOfConnection(key) || strings.ContainsFunc(value, isControl) {
+		if !isToken(key) || textproto.CanonicalMIMEHeaderKey(key) != key || isOfConnection(key) || len(value) > maxPart || strings.ContainsFunc(value, isControl) {
 			c.failed = true
 		}
 		if c.failed {
