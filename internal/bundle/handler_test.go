@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dfs-go/dfs-go/internal/bundle"
@@ -214,4 +215,32 @@ func TestPanic(t *testing.T) {
 	if n := strings.Count(lines.String(), "my fault"); n != 2 || strings.Contains(lines.String(), "abort") {
 		t.Errorf("%d panics in the log: %s", n, lines.String())
 	}
+}
+
+// deaf takes no answer.
+type deaf struct{ deadlines }
+
+func (d *deaf) Write([]byte) (int, error) { return 0, net.ErrClosed }
+
+// TestWaitsUnheard: an answer that cannot be sent ends nothing early.
+func TestWaitsUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		finish := map[string]chan struct{}{"/0": make(chan struct{}), "/1": make(chan struct{}), "/2": make(chan struct{})}
+		returned := make(chan error, 1)
+		handler := &bundle.Handler{Timeout: patience, Next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-finish[r.URL.Path] })}
+		w := &deaf{deadlines{ResponseWriter: httptest.NewRecorder()}}
+		r := httptest.NewRequest("POST", "/bundle", strings.NewReader(partOf("GET", "/0", "")+partOf("GET", "/1", "")+partOf("GET", "/2", "")))
+		r.Header.Set("Content-Type", bundle.ContentType)
+		go func() { returned <- handler.Serve(w, r) }()
+		for i := range 3 {
+			synctest.Wait()
+			if len(returned) > 0 {
+				t.Errorf("it returns after %d of 3", i)
+			}
+			close(finish[fmt.Sprint("/", i)])
+		}
+		if err := <-returned; err != nil {
+			t.Error(err)
+		}
+	})
 }

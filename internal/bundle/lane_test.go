@@ -40,6 +40,9 @@ func (s *sky) RoundTrip(r *http.Request) (*http.Response, error) {
 	name := "alone " + r.URL.Path
 	if r.URL.Path == path {
 		name = fmt.Sprint("bundle of ", bytes.Count(body, []byte("GET"))+bytes.Count(body, []byte("PUT")))
+		if _, ok := r.Header["Idempotency-Key"]; ok {
+			name += ", repeatable"
+		}
 	}
 	s.mu.Lock()
 	open := make(chan struct{})
@@ -118,11 +121,11 @@ func TestLanes(t *testing.T) {
 		}
 		s.want(t, "alone /a")
 		s.land(0)
-		s.want(t, "alone /a", "bundle of 3")
+		s.want(t, "alone /a", "bundle of 3, repeatable")
 		send(request(t, t.Context(), "GET", url+"/b", ""))
-		s.want(t, "alone /a", "bundle of 3")
+		s.want(t, "alone /a", "bundle of 3, repeatable")
 		s.land(1)
-		s.want(t, "alone /a", "bundle of 3", "alone /b")
+		s.want(t, "alone /a", "bundle of 3, repeatable", "alone /b")
 		s.land(2)
 		free(t, transport)
 	})
@@ -146,19 +149,19 @@ func TestLanes(t *testing.T) {
 		time.Sleep(19 * time.Millisecond)
 		s.want(t, "alone /a")
 		time.Sleep(2 * time.Millisecond)
-		s.want(t, "alone /a", "bundle of 2")
+		s.want(t, "alone /a", "bundle of 2, repeatable")
 		send(request(t, t.Context(), "GET", url+"/c", ""))
 		s.land(0) // it has lost the lane, and must not give away that of the second
 		if got := <-first; got.err != nil {
 			t.Error(got)
 		}
-		s.want(t, "alone /a", "bundle of 2")
+		s.want(t, "alone /a", "bundle of 2, repeatable")
 		time.Sleep(20 * time.Millisecond)
-		s.want(t, "alone /a", "bundle of 2", "alone /c")
+		s.want(t, "alone /a", "bundle of 2, repeatable", "alone /c")
 		time.Sleep(20 * time.Millisecond)
 		free(t, transport)
 		send(request(t, t.Context(), "GET", url+"/d", ""))
-		s.want(t, "alone /a", "bundle of 2", "alone /c", "alone /d")
+		s.want(t, "alone /a", "bundle of 2, repeatable", "alone /c", "alone /d")
 		for i := 1; i < 4; i++ {
 			s.land(i)
 		}
@@ -170,7 +173,7 @@ func TestLanes(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		one, two := send(request(t, ctx, "GET", url+"/b", "")), send(request(t, ctx, "GET", url+"/b", ""))
 		s.land(0)
-		s.want(t, "alone /a", "bundle of 2")
+		s.want(t, "alone /a", "bundle of 2, repeatable")
 		three := send(request(t, t.Context(), "GET", url+"/c", ""))
 		cancel()
 		for _, ended := range []<-chan outcome{one, two} {
@@ -178,12 +181,32 @@ func TestLanes(t *testing.T) {
 				t.Error(got)
 			}
 		}
-		s.want(t, "alone /a", "bundle of 2", "alone /c") // at once
+		s.want(t, "alone /a", "bundle of 2, repeatable", "alone /c") // at once
 		s.land(2)
 		if got := <-three; got.err != nil {
 			t.Error(got)
 		}
 		free(t, transport)
+	})
+	bubble("a bundle is sent again only when all that is in it may be", func(t *testing.T) {
+		for _, test := range []struct {
+			keyed int
+			want  string
+		}{{0, "bundle of 2"}, {1, "bundle of 2"}, {2, "bundle of 2, repeatable"}} {
+			s, transport, send := begin(t)
+			send(request(t, t.Context(), "PUT", url+"/a", ""))
+			for i := range 2 {
+				r := request(t, t.Context(), "PUT", url+"/b", "")
+				if i < test.keyed {
+					r.Header["Idempotency-Key"] = nil
+				}
+				send(r)
+			}
+			s.land(0)
+			s.want(t, "alone /a", test.want)
+			s.land(1)
+			free(t, transport)
+		}
 	})
 	bubble("one about to go alone leaves", func(t *testing.T) {
 		s, transport, send := begin(t)
