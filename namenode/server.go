@@ -317,7 +317,15 @@ func (n *NameNode) recovered(w http.ResponseWriter, r *http.Request) {
 
 // decode reads the JSON body into v.
 func (c *call) decode(v any) error {
-	return protocol.DecodeJSON(http.MaxBytesReader(c.w, c.Body, c.maxBody+1), c.maxBody, c.strict, v)
+	if err := protocol.DecodeJSON(http.MaxBytesReader(c.w, c.Body, c.maxBody+1), c.maxBody, c.strict, v); err != nil {
+		return err
+	}
+	// The server goes on reading, to notice when the caller goes away, and would
+	// take a deadline for that.
+	if err := http.NewResponseController(c.w).SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return fmt.Errorf("take back the deadline of a body: %w", err)
+	}
+	return nil
 }
 
 // path reads the path parameter of the query.
