@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -166,8 +167,11 @@ func TestSnapshotReplacesDivergentLog(t *testing.T) {
 			awaitEntry(t, lost, "b29")
 			if restart {
 				lost.stop()
+				refuseConnections(t, lost, 12)
 				lost.start()
 			}
+			// The leader still waits before it tries again, and then knows
+			// of more commits than it had entries to send.
 			applyMany(t, leaderOf(t, nodes...), "c", 10)
 			awaitEntry(t, lost, "c9")
 			if got, want := lost.machine.entries(), next.machine.entries(); !slices.Equal(got, want) {
@@ -177,6 +181,24 @@ func TestSnapshotReplacesDivergentLog(t *testing.T) {
 				t.Errorf("its log reaches to %d, that of the leader to %d", got, next.raft.LastIndex())
 			}
 		})
+	}
+}
+
+// refuseConnections takes the place of a stopped node until it was tried so
+// many times that its peers take their time.
+func refuseConnections(t *testing.T, n *node, count int) {
+	t.Helper()
+	listener, err := net.Listen("tcp", n.cfg.RaftAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	for range count {
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
 	}
 }
 

@@ -33,6 +33,12 @@ func newPipeline(inner raft.AppendPipeline) *pipeline {
 	return p
 }
 
+// AppendEntries is part of raft.AppendPipeline.
+func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	bound(args)
+	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
 func (p *pipeline) passOn() {
 	for {
 		select {

@@ -48,7 +48,7 @@ func TestPipelineLetsGoOfTheSender(t *testing.T) {
 		p := newPipeline(inner)
 		sent := make(chan error, 1)
 		go func() {
-			_, err := p.AppendEntries(nil, nil)
+			_, err := p.AppendEntries(&raft.AppendEntriesRequest{}, nil)
 			sent <- err
 		}()
 		for _, response := range []raft.AppendEntriesResponse{{Term: 2, Success: true}, last} {

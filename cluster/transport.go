@@ -15,7 +15,10 @@ const (
 	maxAppendEntries     = 256
 )
 
-// transport is raft's own, with three changes. One is in pipeline.go.
+// transport is raft's own, with four changes. One is in pipeline.go.
+//
+// A follower hears of no commit beyond the entries that it was asked about. See
+// bound.
 //
 // Heartbeats take the same way as all other messages. Raft's fast path handles
 // them beside the main loop, where they can raise the term behind the back of
@@ -59,12 +62,23 @@ func (t *transport) SetHeartbeatHandler(func(raft.RPC)) {}
 
 // AppendEntries also carries the heartbeats.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	bound(args)
 	sent := t.now()
 	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Success && resp.Term <= args.Term {
 		t.acknowledge(id, ack{term: args.Term, sent: sent})
 	}
 	return err
+}
+
+// bound keeps the commit index within what the request compares: "the index of
+// the last new entry", as the Raft paper has it in figure 2. Raft takes the end
+// of the follower's log instead, and sends a commit index that is newer than the
+// entries beside it, by as much as it waited before it tried a peer again. After
+// a snapshot a follower may hold more entries than the request speaks of, that
+// were never committed: it would apply them.
+func bound(args *raft.AppendEntriesRequest) {
+	args.LeaderCommitIndex = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)))
 }
 
 func (t *transport) acknowledge(id raft.ServerID, a ack) {

@@ -107,8 +107,8 @@ func (o *outgoing) Write(p []byte) (int, error) {
 // io.LimitedReader, goes out without coming into this process.
 func (o *outgoing) ReadFrom(source io.Reader) (int64, error) {
 	piece, ok := source.(*io.LimitedReader)
-	if !ok {
-		piece = &io.LimitedReader{R: source, N: o.left}
+	if !ok { // keep the last byte back until this is known to be all
+		piece = &io.LimitedReader{R: source, N: max(o.left-1, 0)}
 	}
 	if _, isFile := piece.R.(syscall.Conn); !isFile {
 		before := o.left
@@ -127,10 +127,12 @@ func (o *outgoing) ReadFrom(source io.Reader) (int64, error) {
 		o.x.sent += n
 		return n, err // of the file, as far as one can tell
 	}
-	if err := o.wrote(n, err); err != nil || ok || o.left > 0 {
+	if err := o.wrote(n, err); err != nil || ok || o.left > 1 {
 		return n, err
 	}
-	return n, atEnd(source)
+	before := o.left
+	err = o.copy(source)
+	return n + before - o.left, err
 }
 
 // copy passes on what the body gives to be read, up to its end. A short body is

@@ -231,8 +231,8 @@ func TestBodiesThatFail(t *testing.T) {
 	}
 }
 
-// TestFileThatIsTooLong: the kernel sends as much as was announced, and that is
-// not all of it.
+// TestFileThatIsTooLong: the kernel would send as much as was announced, and
+// that is not all of it.
 func TestFileThatIsTooLong(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(describe))
 	defer server.Close()
@@ -241,14 +241,15 @@ func TestFileThatIsTooLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, size := range []int64{1, 64 << 10, 200<<10 - 1} {
-		eachKind(t, func(t *testing.T, _ bool, transport transport) {
+		eachKind(t, func(t *testing.T, ours bool, transport transport) {
 			file, err := os.Open(name)
 			if err != nil {
 				t.Fatal(err)
 			}
 			r := request(t, t.Context(), "PUT", server.URL, nil)
 			r.Body, r.ContentLength = file, size
-			if got := call(transport, r); got.err == nil {
+			// net/http notices it as well, but takes an answer that is faster.
+			if got := call(transport, r); got.err == nil && ours {
 				t.Fatalf("%d bytes: %v", size, got)
 			}
 		})

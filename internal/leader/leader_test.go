@@ -507,7 +507,7 @@ func TestUnknownOutcome(t *testing.T) {
 func TestPatience(t *testing.T) {
 	n := newNameNode(t, refuse(dfs.Unavailable, "too few replicas", "Retry-After", "1"))
 	follower := newNameNode(t, refuse(dfs.NotLeader, "elsewhere", protocol.HeaderLeader, n.URL))
-	call := leader.Call{Body: protocol.MkdirRequest{}, Patience: time.Millisecond}
+	call := leader.Call{Body: protocol.MkdirRequest{}, Patience: 300 * time.Millisecond}
 	err := newCaller(t, n.URL, follower.URL).Do(within(t, 20*time.Second), protocol.Mkdir, call)
 	if dfs.CodeOf(err) != dfs.Unavailable || err.Error() != "too few replicas" {
 		t.Errorf("got %v", err)
