@@ -2,10 +2,10 @@ package bench
 
 import (
 	"archive/tar"
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -68,7 +68,11 @@ func measureNamespace(b *testing.B, files int) {
 	longest, took, snapshot := n.snapshotWhileApplying(filepath.Join(dir, "documents"))
 	b.ReportMetric(longest.Seconds(), "s-longest-apply")
 	b.ReportMetric(took.Seconds(), "s-snapshot")
-	b.ReportMetric(float64(len(snapshot))/float64(files), "snapshot-B/file")
+	info, err := os.Stat(snapshot)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(info.Size())/float64(files), "snapshot-B/file")
 
 	putSnapshot(b, dir, meta, n.frozen, snapshot)
 	runtime.KeepAlive(n.machine)
@@ -153,25 +157,22 @@ func (n *namespace) report() {
 	n.unreported = nil
 }
 
-// snapshotWhileApplying writes the documents of a snapshot into dir while
-// changes go on, and returns the longest of these and how long writing took.
-func (n *namespace) snapshotWhileApplying(dir string) (longest, took time.Duration, snapshot []byte) {
-	type written struct {
-		took     time.Duration
-		snapshot []byte
-		err      error
-	}
+// snapshotWhileApplying writes a snapshot into dir while changes go on, and
+// returns the longest of these, how long writing took, and the snapshot's file.
+func (n *namespace) snapshotWhileApplying(dir string) (longest, took time.Duration, snapshot string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		n.b.Fatal(err)
 	}
-	done := make(chan written, 1)
+	snapshot = filepath.Join(dir, "snapshot")
+	done := make(chan error, 1)
 	frozen := make(chan *fsm.State)
 	go func() {
 		began := time.Now()
 		state := n.machine.Freeze()
 		frozen <- state
-		snapshot, err := writeSnapshot(state, dir)
-		done <- written{time.Since(began), snapshot, err}
+		err := writeSnapshot(state, snapshot)
+		took = time.Since(began)
+		done <- err
 	}()
 	n.frozen = <-frozen // Apply goes on after that, so that no index is in doubt
 	pace := time.NewTicker(200 * time.Microsecond)
@@ -179,11 +180,11 @@ func (n *namespace) snapshotWhileApplying(dir string) (longest, took time.Durati
 	for i := 0; ; i++ {
 		<-pace.C // a few thousand changes a second, not all there can be
 		select {
-		case w := <-done:
-			if w.err != nil {
-				n.b.Fatal(w.err)
+		case err := <-done:
+			if err != nil {
+				n.b.Fatal(err)
 			}
-			return longest, w.took, w.snapshot
+			return longest, took, snapshot
 		default:
 		}
 		began := time.Now()
@@ -192,42 +193,50 @@ func (n *namespace) snapshotWhileApplying(dir string) (longest, took time.Durati
 	}
 }
 
-// writeSnapshot spools the two documents to the disk, as a NameNode does, and
-// returns the tar of both.
-func writeSnapshot(state *fsm.State, dir string) ([]byte, error) {
-	var out bytes.Buffer
-	archive := tar.NewWriter(&out)
+// writeSnapshot spools the two documents to the disk and packs them into one
+// file, as a NameNode does: in memory, copying alone would stop all else.
+func writeSnapshot(state *fsm.State, name string) (err error) {
+	out, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	archive := tar.NewWriter(out)
 	for _, document := range []struct {
 		name  string
 		write func(io.Writer) error
 	}{{fsm.FilesDocument, state.WriteFiles}, {fsm.NodesDocument, state.WriteNodes}} {
-		name := filepath.Join(dir, document.name)
-		f, err := os.Create(name)
-		if err != nil {
-			return nil, err
-		}
-		if err = document.write(f); err == nil {
-			err = f.Sync()
-		}
-		if closing := f.Close(); err == nil {
-			err = closing
-		}
-		if err != nil {
-			return nil, err
-		}
-		content, err := os.ReadFile(name)
-		if err != nil {
-			return nil, err
-		}
-		if err := archive.WriteHeader(&tar.Header{Name: document.name, Mode: 0o644, Size: int64(len(content))}); err != nil {
-			return nil, err
-		}
-		if _, err := archive.Write(content); err != nil {
-			return nil, err
+		if err := addDocument(archive, document.name, name+"-"+document.name, document.write); err != nil {
+			return err
 		}
 	}
-	err := archive.Close()
-	return out.Bytes(), err
+	return errors.Join(archive.Close(), out.Sync())
+}
+
+func addDocument(archive *tar.Writer, name, spool string, write func(io.Writer) error) (err error) {
+	f, err := os.Create(spool)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(spool)) }()
+	if err := write(f); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := archive.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: size}); err != nil {
+		return err
+	}
+	_, err = io.Copy(archive, f)
+	return err
 }
 
 // beginNameNode starts a NameNode, so that there is a meta-dir with a log, has
@@ -258,16 +267,18 @@ func snapshotStore(b *testing.B, dir string) *raft.FileSnapshotStore {
 
 // putSnapshot lays a snapshot of state into the meta-dir, as if the NameNode had
 // made it itself.
-func putSnapshot(b *testing.B, dir string, first *raft.SnapshotMeta, state *fsm.State, snapshot []byte) {
+func putSnapshot(b *testing.B, dir string, first *raft.SnapshotMeta, state *fsm.State, snapshot string) {
 	_, addresses := raft.NewInmemTransport("") // only tells how addresses are written
 	sink, err := snapshotStore(b, dir).Create(first.Version, state.AppliedIndex(), first.Term, first.Configuration, first.ConfigurationIndex, addresses)
-	if err == nil {
-		_, err = sink.Write(snapshot)
-	}
-	if err == nil {
-		err = sink.Close()
-	}
 	if err != nil {
+		b.Fatal(err)
+	}
+	f, err := os.Open(snapshot)
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, err = io.Copy(sink, f)
+	if err := errors.Join(err, f.Close(), sink.Close()); err != nil {
 		b.Fatal(err)
 	}
 }
