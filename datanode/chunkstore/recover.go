@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -213,11 +214,17 @@ func (v *volume) examineAll(ctx context.Context, moved func()) (volumeContent, e
 	if err := group.Wait(); err != nil {
 		return content, err
 	}
+	held := 0
 	for _, shard := range shards {
+		held += len(shard.held)
+	}
+	content.held = slices.Grow(content.held, held) // there may be millions
+	for i, shard := range shards {
 		for _, info := range shard.held {
 			content.held = append(content.held, found{info.ID, fileEntry(info, 0, v)})
 		}
 		content.lost = append(content.lost, shard.lost...)
+		shards[i] = shardContent{}
 	}
 	return content, nil
 }
@@ -241,6 +248,7 @@ func (v *volume) examineShard(ctx context.Context, shard int, moved func()) (sha
 			return content, unreadable(v.dir, err)
 		}
 	}
+	content.held = make([]Info, 0, len(entries))
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return content, ctx.Err()
