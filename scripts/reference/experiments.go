@@ -90,7 +90,7 @@ func getOne(s settings, r *references) experiment {
 			return bytesOf("get")(r.web.read(ctx, "one", 1, 1, 0, 3))
 		},
 	}
-	e.ours = benched(map[string]string{"get": "get"}, bytesPerSecond, "get", "--size", fmt.Sprint(s.Size), "--count", "3", "--warm-up", "1ms")
+	e.ours = benched(map[string]string{"get": "get"}, bytesPerSecond, "get", "--size", fmt.Sprint(s.Size), "--count", "3", "--warm-up", "500ms")
 	return e
 }
 
@@ -106,7 +106,7 @@ func getEight(s settings, r *references) experiment {
 			return bytesOf("get8")(r.web.read(ctx, "eight", 8, 8, 0, 24))
 		},
 	}
-	e.ours = benched(map[string]string{"get": "get8"}, bytesPerSecond, "get", "--size", fmt.Sprint(each), "--count", "24", "--concurrency", "8", "--warm-up", "1ms")
+	e.ours = benched(map[string]string{"get": "get8"}, bytesPerSecond, "get", "--size", fmt.Sprint(each), "--count", "24", "--concurrency", "8", "--warm-up", "500ms")
 	return e
 }
 
