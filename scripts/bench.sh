@@ -12,7 +12,8 @@ usage() {
   cat <<EOF
 usage: scripts/bench.sh [quick]           the table of docs/performance.md; quick: smaller, in minutes
        scripts/bench.sh curves [quick]    the plots in docs/performance
-       scripts/bench.sh publish FILE      puts the table of a run into docs/performance.md
+       scripts/bench.sh publish FILE...   puts the table of a run into docs/performance.md; rows of later files take the
+                                          place of those with the same title
 
 As root on Debian it installs nginx-light and etcd-server when they are missing
 (BENCH_INSTALL=no: it does not), and starts neither as a service. Rows that need
@@ -123,7 +124,7 @@ mkdir -p "$home"
 export BENCH_ROOT=$root BENCH_HOME=$home BENCH_PORT=$port
 (cd "$root/scripts/reference" && go build -o "$home/reference" .)
 
-if [[ $mode == publish ]]; then exec "$home/reference" publish "$2"; fi
+if [[ $mode == publish ]]; then exec "$home/reference" publish "${@:2}"; fi
 
 install_references
 if [[ -n ${PREVIOUS:-} && $mode == run ]]; then

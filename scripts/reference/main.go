@@ -17,7 +17,7 @@ import (
 	"syscall"
 )
 
-const usage = `usage: reference run|curves|publish RESULTS.json`
+const usage = `usage: reference run|curves|publish RESULTS.json [LATER.json...]`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -38,8 +38,8 @@ func command(ctx context.Context, args []string) error {
 		return runAll(ctx, s)
 	case len(args) == 1 && args[0] == "curves":
 		return runCurves(ctx, s)
-	case len(args) == 2 && args[0] == "publish":
-		return publish(args[1], filepath.Join(s.Root, "docs", "performance.md"))
+	case len(args) >= 2 && args[0] == "publish":
+		return publish(args[1:], filepath.Join(s.Root, "docs", "performance.md"))
 	}
 	return errors.New(usage)
 }

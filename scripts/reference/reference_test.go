@@ -178,12 +178,12 @@ func TestReport(t *testing.T) {
 		}
 	}
 	write("no place")
-	if err := publish(results, document); err == nil {
+	if err := publish([]string{results}, document); err == nil {
 		t.Error("published where there is no place")
 	}
 	write("before\n" + tableBegins + "\nold\n" + tableEnds + "\nafter\n")
 	for range 2 { // the second time, it replaces the first
-		if err := publish(results, document); err != nil {
+		if err := publish([]string{results}, document); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -200,8 +200,58 @@ func TestReport(t *testing.T) {
 	if strings.Contains(text, "old") {
 		t.Error("what was there before is still there")
 	}
-	if err := publish(document, document); err == nil {
+	if err := publish([]string{document}, document); err == nil {
 		t.Error("published what is no result")
+	}
+}
+
+func TestPublishLaterRows(t *testing.T) {
+	dir := t.TempDir()
+	document := filepath.Join(dir, "performance.md")
+	if err := os.WriteFile(document, []byte(tableBegins+"\n"+tableEnds), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	run := func(r *report) {
+		t.Helper()
+		if err := r.save(dir); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, filepath.Join(dir, r.Time.Format("20060102-150405")+".json"))
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	one := measurement{ID: "a", Figures: []figure{{Key: "x", Title: "one", Unit: "s", AtMost: 1}}, Ours: samples("x", 5)}
+	two := measurement{ID: "b", Figures: []figure{{Key: "x", Title: "two", Unit: "s", AtMost: 1}}, Ours: samples("x", 7)}
+	again := measurement{ID: "b", Figures: two.Figures, Ours: samples("x", 0.25)}
+	run(&report{Time: at, Commit: "abc", Measurements: []measurement{one, two}})
+	run(&report{Time: at.Add(time.Hour), Commit: "def", Measurements: []measurement{again}, Machine: machine{LoadBefore: "1"}})
+	run(&report{Time: at.Add(2 * time.Hour), Commit: "fed", Measurements: []measurement{again}})
+	if err := publish(files, document); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(content)
+	for _, part := range []string{"| one | 5.00 s |", `| two\*\* | 0.25 s |`, "commit abc", `Rows with \*: 2026-01-02 04:04 UTC, commit def`, "commit fed"} {
+		if strings.Count(text, part) != 1 {
+			t.Errorf("%q is not there once: %s", part, text)
+		}
+	}
+	if strings.Contains(text, "7.00") {
+		t.Error("the row that was measured again is still there")
+	}
+
+	run(&report{Time: at.Add(3 * time.Hour), Machine: machine{Processors: 99}, Measurements: []measurement{again}})
+	if err := publish(files, document); err == nil {
+		t.Error("rows of another machine were taken over")
+	}
+	files = files[:2]
+	again.Figures = []figure{{Key: "x", Title: "three", Unit: "s", AtMost: 1}}
+	run(&report{Time: at.Add(4 * time.Hour), Measurements: []measurement{again}})
+	if err := publish(files, document); err == nil {
+		t.Error("a row that the first run has not was taken over")
 	}
 }
 

@@ -36,6 +36,8 @@ type report struct {
 	Settings     settings      `json:"settings"`
 	Measurements []measurement `json:"measurements"`
 	Rows         []row         `json:"rows"`
+
+	later []*report // whose rows have taken the place of others
 }
 
 type machine struct {
@@ -296,6 +298,9 @@ func (r *report) markdown() string {
 	if r.Settings.Reduced != "" {
 		fmt.Fprintf(&out, " Note: %s.", r.Settings.Reduced)
 	}
+	for i, later := range r.later {
+		fmt.Fprintf(&out, " Rows with %s: %s, commit %s, medians of %d runs.", mark(i), later.Time.Format("2006-01-02 15:04 MST"), later.Commit, later.Settings.Runs)
+	}
 	header := r.header()
 	fmt.Fprintf(&out, "\n\n| %s |\n|%s\n", strings.Join(header, " | "), strings.Repeat("---|", len(header)))
 	for _, x := range r.Rows {
@@ -309,18 +314,21 @@ const (
 	tableEnds   = "<!-- end of the table -->"
 )
 
-// publish puts the table of a run into a document.
-func publish(results, document string) error {
-	content, err := os.ReadFile(results)
+// publish puts the table of a run into a document. Rows of later runs take the
+// place of those with the same title.
+func publish(results []string, document string) error {
+	first, err := readReport(results[0])
 	if err != nil {
 		return err
 	}
-	var r report
-	if err := json.Unmarshal(content, &r); err != nil {
-		return fmt.Errorf("%s is not the result of a run: %w", results, err)
-	}
-	if len(r.Rows) == 0 {
-		return fmt.Errorf("%s has no rows", results)
+	for _, name := range results[1:] {
+		later, err := readReport(name)
+		if err != nil {
+			return err
+		}
+		if err := first.replaceRows(later); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
 	text, err := os.ReadFile(document)
 	if err != nil {
@@ -331,5 +339,42 @@ func publish(results, document string) error {
 	if !found || !ends {
 		return errors.New(document + " has no place for the table between " + tableBegins + " and " + tableEnds)
 	}
-	return os.WriteFile(document, []byte(before+tableBegins+"\n"+r.markdown()+tableEnds+after), 0o644)
+	return os.WriteFile(document, []byte(before+tableBegins+"\n"+first.markdown()+tableEnds+after), 0o644)
 }
+
+func readReport(name string) (*report, error) {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	var r report
+	if err := json.Unmarshal(content, &r); err != nil {
+		return nil, fmt.Errorf("%s is not the result of a run: %w", name, err)
+	}
+	if len(r.Rows) == 0 {
+		return nil, fmt.Errorf("%s has no rows", name)
+	}
+	return &r, nil
+}
+
+// replaceRows takes over the rows of a run on the same machine, and marks them.
+func (r *report) replaceRows(later *report) error {
+	here, there := r.Machine, later.Machine
+	here.LoadBefore, there.LoadBefore = "", ""
+	if here != there || later.Previous != "" {
+		return errors.New("it was made on another machine, or compares with another revision")
+	}
+	for _, x := range later.Rows {
+		at := slices.IndexFunc(r.Rows, func(old row) bool { return strings.TrimRight(old.Title, `\*`) == x.Title })
+		if at < 0 {
+			return fmt.Errorf("the first run has no row %q: it was of another size", x.Title)
+		}
+		x.Title += mark(len(r.later))
+		r.Rows[at] = x
+	}
+	r.later = append(r.later, later)
+	return nil
+}
+
+// mark tells rows of the nth later run.
+func mark(n int) string { return strings.Repeat(`\*`, n+1) }
