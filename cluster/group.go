@@ -140,12 +140,19 @@ func (g *Group) openRaft() (err error) {
 		return err
 	}
 	log := &rebasedLog{LogStore: cache}
+	if err := log.rebaseAtStart(g.snapshots); err != nil {
+		return err
+	}
 	g.machine = &stateMachine{inner: g.cfg.FSM, log: log, report: g.fatal}
 	if g.hadState, err = hasState(log, g.store, g.snapshots); err != nil {
 		return err
 	}
 	if err := checkMemory(g.store, g.snapshots); err != nil {
 		return dfs.Errorf(dfs.Corrupt, "cannot continue from %s: %w: %s", g.cfg.Dir, err, rejoinAdvice)
+	}
+	g.store.leads = func() bool {
+		r := g.running.Load()
+		return r != nil && r.State() == raft.Leader
 	}
 	r, err := newRaft(g.cfg.raftConfig(g.notify), g.machine, log, g.store, g.snapshots, g.transport)
 	if err == nil && g.store.broken.Load() {

@@ -41,12 +41,59 @@ func (l *rebasedLog) rebase(end snapshotEnd) error {
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
 		return err
 	}
+	contradicts, err := l.endsAgainst(end)
+	if err != nil {
+		return err
+	}
 	l.base.Store(&end)
 	first, err := l.FirstIndex()
 	if err != nil || first == 0 || first > end.index {
 		return err
 	}
-	return l.DeleteRange(first, end.index)
+	if err := l.DeleteRange(first, end.index); err != nil {
+		return err
+	}
+	if contradicts {
+		return errEndsAgainst
+	}
+	return nil
+}
+
+// errEndsAgainst asks for a new start. Raft keeps the term of its last entry in
+// mind, and believes in that rather than in a snapshot of the same index: it
+// would refuse all that follows, and get the snapshot again, for ever.
+var errEndsAgainst = errors.New("the Raft log ended just where the snapshot does, with an entry that was never committed: start this NameNode again")
+
+// endsAgainst tells whether the last entry of the log has the index at which a
+// snapshot ends, and another term.
+func (l *rebasedLog) endsAgainst(end snapshotEnd) (bool, error) {
+	last, err := l.LastIndex()
+	if err != nil || last != end.index || last == 0 {
+		return false, err
+	}
+	var entry raft.Log
+	if err := l.LogStore.GetLog(last, &entry); err != nil {
+		return false, err
+	}
+	return entry.Term != end.term, nil
+}
+
+// rebaseAtStart does what a rebase could not when the process ended before it,
+// as long as raft has not read the end of the log.
+func (l *rebasedLog) rebaseAtStart(snapshots raft.SnapshotStore) error {
+	metas, err := snapshots.List()
+	if err != nil || len(metas) == 0 {
+		return err
+	}
+	end := snapshotEnd{index: metas[0].Index, term: metas[0].Term}
+	contradicts, err := l.endsAgainst(end)
+	if err != nil || !contradicts {
+		return err
+	}
+	if err := l.rebase(end); !errors.Is(err, errEndsAgainst) {
+		return err
+	}
+	return nil
 }
 
 // GetLog returns the entry at index. That of the base has a term only: it is

@@ -256,6 +256,10 @@ func (g *Group) change(ctx context.Context, plan func(membership) (begin, error)
 	case <-ctx.Done():
 		return leaderError(ctx.Err())
 	}
+	// What cannot be stored costs this leader a new start.
+	if err := g.Room(); err != nil {
+		return err
+	}
 	// A leader that was deposed without noticing knows an old configuration.
 	if err := g.ReadIndex(ctx); err != nil {
 		return err
@@ -264,7 +268,11 @@ func (g *Group) change(ctx context.Context, plan func(membership) (begin, error)
 	if err != nil || start == nil {
 		return err
 	}
-	return changeError(g.await(ctx, start))
+	err = g.await(ctx, start)
+	if err != nil && g.store.broken.Load() { // a part of it may be on the disk
+		return dfs.Errorf(dfs.UnknownOutcome, "it is not known whether the group was changed, because the disk of the leader failed (%w); list its members", err)
+	}
+	return changeError(err)
 }
 
 // changeError says what an error of raft means for a change of the

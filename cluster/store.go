@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,9 @@ type diskStore struct {
 	report  func(error)
 	room    *room
 	broken  atomic.Bool
+	cut     atomic.Bool // the end of the log was deleted, and nothing was stored since
+	leads   func() bool // nil: not yet
+	term    *uint64     // of the vote that is being given; only raft's main loop votes
 }
 
 // openStore opens the store in dir and makes it when there is none. report is
@@ -245,8 +249,26 @@ func (s *diskStore) GetLog(index uint64, entry *raft.Log) error {
 // StoreLog is part of raft.LogStore.
 func (s *diskStore) StoreLog(entry *raft.Log) error { return s.StoreLogs([]*raft.Log{entry}) }
 
-// StoreLogs is part of raft.LogStore.
+// StoreLogs is part of raft.LogStore. Raft goes on after an error, and in two
+// cases as if there were none: when it has deleted entries to make place for
+// these, it still believes in the end that the log had, and would acknowledge
+// entries behind a hole; and a leader takes a configuration for the latest that
+// it could not store. Only a new start cures these.
 func (s *diskStore) StoreLogs(entries []*raft.Log) error {
+	err := s.storeLogs(entries)
+	if err == nil {
+		s.cut.Store(false)
+		return nil
+	}
+	if s.cut.Load() || s.leads != nil && s.leads() && slices.ContainsFunc(entries, isConfiguration) {
+		return s.fail(dfs.Errorf(dfs.Internal, "the Raft log could not take entries that Raft relies on (%w); if the disk is full, free some space; then start this NameNode again", err))
+	}
+	return err
+}
+
+func isConfiguration(entry *raft.Log) bool { return entry.Type == raft.LogConfiguration }
+
+func (s *diskStore) storeLogs(entries []*raft.Log) error {
 	if err := s.room.admit(s.log.Pending()); err != nil {
 		return err
 	}
@@ -259,16 +281,42 @@ func (s *diskStore) StoreLogs(entries []*raft.Log) error {
 
 // DeleteRange is part of raft.LogStore.
 func (s *diskStore) DeleteRange(first, last uint64) error {
+	end, err := s.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last >= end {
+		s.cut.Store(true)
+	}
 	return s.write("deleting log entries", func() error { return s.log.DeleteRange(first, last) })
 }
 
-// Set is part of raft.StableStore.
+// What raft calls the two halves of a vote. It sets the term first.
+const (
+	keyVoteTerm      = "LastVoteTerm"
+	keyVoteCandidate = "LastVoteCand"
+)
+
+// Set is part of raft.StableStore. The term of a vote follows its candidate: half
+// a vote is then one of an earlier term, which nobody asks for any more. The other
+// way round it would be one for a candidate of earlier, whom raft would grant this
+// term as well, without a look at its log.
 func (s *diskStore) Set(key, value []byte) error {
-	return s.write("vote", func() error { return s.bolt.Set(key, value) })
+	err := s.write("vote", func() error { return s.bolt.Set(key, value) })
+	if err != nil || s.term == nil || string(key) != keyVoteCandidate {
+		return err
+	}
+	term := *s.term
+	s.term = nil
+	return s.write("term of the vote", func() error { return s.bolt.SetUint64([]byte(keyVoteTerm), term) })
 }
 
 // SetUint64 is part of raft.StableStore.
 func (s *diskStore) SetUint64(key []byte, value uint64) error {
+	if string(key) == keyVoteTerm {
+		s.term = &value
+		return nil
+	}
 	return s.write("term", func() error { return s.bolt.SetUint64(key, value) })
 }
 
