@@ -47,7 +47,8 @@ type fakeCluster struct {
 	puts      []seenPut                                         // guarded by mu
 	pooled    map[dfs.ChunkID]bool                              // handed out from the stock and in no file; guarded by mu
 	expiresIn int64
-	stock     bool // it hands out chunks for small files; else it is a NameNode that does not know of that
+	hopLimit  time.Duration // that a DataNode waits for the last of a pipeline; 0: for as long as it takes
+	stock     bool          // it hands out chunks for small files; else it is a NameNode that does not know of that
 }
 
 // stockPool is the pool of all chunks that are handed out.
@@ -126,11 +127,13 @@ func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	return server
 }
 
+// client takes no DataNode for one that hangs: on a busy machine any may seem to,
+// and would cost a replica.
 func (f *fakeCluster) client(change ...func(*client.Config)) *client.Client {
 	config := client.Config{
 		NameNodes:    []string{f.names.URL},
 		Timeout:      20 * time.Second,
-		StallTimeout: 300 * time.Millisecond,
+		StallTimeout: time.Minute,
 		Patience:     10 * time.Second,
 	}
 	for _, c := range change {
@@ -144,6 +147,9 @@ func (f *fakeCluster) client(change ...func(*client.Config)) *client.Client {
 	c.SetFanOut(0) // the chunks here are shorter than any real ones that go through a pipeline
 	return c
 }
+
+// hurried is for clients that meet DataNodes that hang.
+func hurried(config *client.Config) { config.StallTimeout = 300 * time.Millisecond }
 
 func (f *fakeCluster) setBefore(before func(http.ResponseWriter, *http.Request) bool) {
 	f.mu.Lock()
@@ -539,8 +545,12 @@ func (n *fakeNode) put(w http.ResponseWriter, r *http.Request, id string) {
 
 func (n *fakeNode) forward(r *http.Request, pipeline string, data []byte, reply *protocol.ChunkReply) {
 	next, rest, _ := strings.Cut(pipeline, ",")
-	ctx, cancel := context.WithTimeout(r.Context(), 100*time.Millisecond*time.Duration(1+strings.Count(pipeline, ",")))
-	defer cancel()
+	ctx := r.Context()
+	if limit := n.cluster.hopLimit; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit*time.Duration(1+strings.Count(pipeline, ",")))
+		defer cancel()
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPut, n.cluster.node(dfs.NodeID(next)).URL+r.URL.Path, strings.NewReader(string(data)))
 	if err != nil {
 		n.cluster.t.Error(err)
@@ -642,7 +652,7 @@ func mustPath(t *testing.T, text string) dfs.Path {
 // eventually waits until condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); {
+	for deadline := time.Now().Add(time.Minute); !condition(); {
 		if time.Now().After(deadline) {
 			t.Fatal("not in time:", what)
 		}

@@ -54,7 +54,12 @@ func TestBadReplicasAreReported(t *testing.T) {
 			data := randomBytes(6 * chunkSize)
 			stored(t, f, data)
 			f.nodes[0].setBefore(c.bad)
-			download(t, patientReporter(f, func(config *client.Config) { config.Parallelism = 1 }), data)
+			download(t, patientReporter(f, func(config *client.Config) {
+				config.Parallelism = 1
+				if name == "stalled" {
+					hurried(config)
+				}
+			}), data)
 			told := f.nodes[0].suspicions()
 			if c.reported != (len(told) > 0) || len(slices.Compact(slices.Clone(told))) != len(told) {
 				t.Errorf("dn1 was told of %v", told)
@@ -130,7 +135,7 @@ func TestReportThatIsNotTaken(t *testing.T) {
 		}
 		return true
 	})
-	c := f.client(func(config *client.Config) { config.StallTimeout = time.Minute })
+	c := f.client()
 	c.SetReportPatience(time.Hour, time.Millisecond)
 	download(t, c, data)
 	ctx, cancel := context.WithCancel(t.Context())

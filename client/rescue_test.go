@@ -88,6 +88,7 @@ func checkReplaced(t *testing.T, commits []seenCommit) {
 }
 
 func TestAllHoldersDieBeforeTheCommit(t *testing.T) {
+	t.Parallel() // it waits
 	f := newFakeCluster(t, 5)
 	f.atFirstCommit(func(http.ResponseWriter) bool {
 		for _, n := range f.nodes[:3] {
@@ -95,7 +96,7 @@ func TestAllHoldersDieBeforeTheCommit(t *testing.T) {
 		}
 		return true
 	})
-	c := f.client(func(config *client.Config) { config.Timeout = 2 * time.Second })
+	c := f.client(func(config *client.Config) { config.Timeout = 5 * time.Second })
 	c.SetRescueAfter(10 * time.Millisecond)
 	_, err := c.Upload(t.Context(), mustPath(t, "/file"), bytes.NewReader(randomBytes(chunkSize)), client.UploadOptions{})
 	if dfs.CodeOf(err) != dfs.Unavailable || !strings.Contains(err.Error(), "was seen on too few DataNodes") {
@@ -110,6 +111,7 @@ func TestAllHoldersDieBeforeTheCommit(t *testing.T) {
 // While a commit may have happened, no other list may be committed, whatever
 // later tries are told.
 func TestUnknownCommitIsRepeatedUnchanged(t *testing.T) {
+	t.Parallel() // it waits
 	f := newFakeCluster(t, 4)
 	f.nodes[2].setBefore(refuse(dfs.NoSpace))
 	f.atFirstCommit(func(w http.ResponseWriter) bool {
@@ -117,7 +119,7 @@ func TestUnknownCommitIsRepeatedUnchanged(t *testing.T) {
 		protocol.WriteError(w, dfs.Errorf(dfs.UnknownOutcome, "lost"))
 		return false
 	})
-	c := f.client(func(config *client.Config) { config.Timeout = 2 * time.Second })
+	c := f.client(func(config *client.Config) { config.Timeout = 5 * time.Second })
 	c.SetRescueAfter(10 * time.Millisecond)
 	_, err := c.Upload(t.Context(), mustPath(t, "/file"), bytes.NewReader(randomBytes(3*chunkSize)), client.UploadOptions{})
 	if dfs.CodeOf(err) != dfs.UnknownOutcome || f.liveUploads() != 1 {

@@ -242,7 +242,9 @@ func TestRefusalOfTheSecondUpload(t *testing.T) {
 func TestLostPutAnswer(t *testing.T) {
 	for _, data := range []string{"", "data"} {
 		f := newStockCluster(t, 3)
-		c := f.client(func(config *client.Config) { config.Timeout = 2 * time.Second })
+		c := f.client()
+		ctx, giveUp := context.WithCancel(t.Context())
+		defer giveUp()
 		c.SetRescueAfter(10 * time.Millisecond)
 		var mu sync.Mutex
 		var ids []string
@@ -255,6 +257,9 @@ func TestLostPutAnswer(t *testing.T) {
 				return refuse(dfs.UnknownOutcome)(w, r)
 			}
 			if then != "" {
+				if len(ids) == 5 {
+					giveUp()
+				}
 				w.Header().Set("Retry-After", "1")
 				return refuse(then)(w, r)
 			}
@@ -267,7 +272,7 @@ func TestLostPutAnswer(t *testing.T) {
 		}
 		ids, lose, then = nil, 1, dfs.Unavailable
 		mu.Unlock()
-		_, err := c.Upload(t.Context(), mustPath(t, "/other"), strings.NewReader(data), client.UploadOptions{})
+		_, err := c.Upload(ctx, mustPath(t, "/other"), strings.NewReader(data), client.UploadOptions{})
 		mu.Lock()
 		if dfs.CodeOf(err) != dfs.UnknownOutcome || len(ids) < 3 || len(slices.Compact(ids)) != 1 || len(f.seenCommits()) != 0 {
 			t.Errorf("%v, request IDs %q, %d commits", err, slices.Compact(ids), len(f.seenCommits()))
@@ -278,6 +283,18 @@ func TestLostPutAnswer(t *testing.T) {
 
 // A NameNode that never answers costs one timeout, not one for each way.
 func TestSilentNameNodeAtPut(t *testing.T) {
+	for timeout := 300 * time.Millisecond; timeout < time.Minute; timeout *= 5 {
+		// The outcome is not known when even a refusal does not come in time.
+		if err := putInVain(t, timeout); dfs.CodeOf(err) == dfs.Unavailable {
+			return
+		} else if dfs.CodeOf(err) != dfs.UnknownOutcome {
+			t.Fatalf("got %v", err)
+		}
+	}
+	t.Error("the outcome is never known")
+}
+
+func putInVain(t *testing.T, timeout time.Duration) error {
 	f := newStockCluster(t, 3)
 	var posts atomic.Int64
 	f.setBefore(func(w http.ResponseWriter, r *http.Request) bool {
@@ -290,11 +307,9 @@ func TestSilentNameNodeAtPut(t *testing.T) {
 		}
 		return true
 	})
-	c := f.client(func(config *client.Config) { config.Timeout = 300 * time.Millisecond })
+	c := f.client(func(config *client.Config) { config.Timeout = timeout })
 	_, err := c.Upload(t.Context(), mustPath(t, "/file"), strings.NewReader("x"), client.UploadOptions{})
-	if dfs.CodeOf(err) != dfs.Unavailable {
-		t.Errorf("got %v", err)
-	}
+	return err
 }
 
 // Cancelling ends a small upload wherever it is, and nothing is begun after that.
