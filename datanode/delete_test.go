@@ -37,7 +37,7 @@ func TestDeleteOrder(t *testing.T) {
 	}
 	n.reported(t, "dn1", 4, true)
 	n.set(func(n *nameNode) {
-		n.interval = time.Minute.Milliseconds() // three times as long as anything here waits
+		n.interval = time.Minute.Milliseconds() // longer than anything here waits
 		n.orders["dn1"] = []protocol.Order{deleteOrder(1, 99, 3, 1), deleteOrder(77)}
 	})
 	for id, held := range map[dfs.ChunkID]bool{1: false, 2: true, 3: false, 4: true} {

@@ -2,6 +2,7 @@ package datanode_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -130,15 +131,20 @@ func TestStalledDownstream(t *testing.T) {
 		{1000, "dn3,dn2"},    // the last one hangs: the one before it says so, and is not blamed
 	}
 	var wg sync.WaitGroup
+	var next atomic.Int64
 	for i, c := range cases {
-		id, data := dfs.ChunkID(i+1), content(byte(i), c.size)
+		data := content(byte(i), c.size)
 		wg.Go(func() {
-			reply := put(t, nodes[0], id, data, c.pipeline)
-			if !reflect.DeepEqual(reply.Nodes, nodeIDs("dn1", "dn3")) || failures(reply)["dn2"] != dfs.Timeout {
-				t.Errorf("%d bytes to %s: %+v", c.size, c.pipeline, reply)
-			}
-			checkHolds(t, nodes[0], id, data)
-			checkHolds(t, nodes[2], id, data)
+			inTime(t, fmt.Sprintf("%d bytes to %s", c.size, c.pipeline), func() error {
+				id := dfs.ChunkID(next.Add(1))
+				reply := put(t, nodes[0], id, data, c.pipeline)
+				if !reflect.DeepEqual(reply.Nodes, nodeIDs("dn1", "dn3")) || failures(reply)["dn2"] != dfs.Timeout {
+					return fmt.Errorf("%+v", reply)
+				}
+				checkHolds(t, nodes[0], id, data)
+				checkHolds(t, nodes[2], id, data)
+				return nil
+			})
 		})
 	}
 	wg.Wait()
@@ -321,7 +327,7 @@ func TestSenderGoesAway(t *testing.T) {
 func TestSlowBodyIsCut(t *testing.T) {
 	n := newNameNode(t)
 	c := config(t, n, "dn1")
-	c.Limits.BodyTimeout = 100 * time.Millisecond
+	c.Limits.BodyTimeout = 500 * time.Millisecond // the answers have no more
 	d := start(t, c)
 	ready(t, n, d)
 	conn := dial(t, d)
@@ -337,18 +343,35 @@ func TestSlowBodyIsCut(t *testing.T) {
 
 // An fsync, here or further down, may take longer than a piece of the body may.
 func TestSlowDiskIsNotCut(t *testing.T) {
+	var slept atomic.Int64
 	_, nodes := three(t, func(c *datanode.Config) {
 		c.Limits.BodyTimeout = 500 * time.Millisecond
+		c.Unpacked = true // a file for each chunk, and an fsync
 		c.DiskHook = func(op chunkstore.Op, path string) error {
-			if op == chunkstore.OpSyncFile && c.ID == "dn2" && strings.Contains(path, "0000000000000001") {
+			if op == chunkstore.OpSyncFile && c.ID == "dn2" && strings.Contains(path, "000000000000000") {
 				time.Sleep(time.Second) // the subject of the test
+				slept.Add(1)
 			}
 			return nil
 		}
 	})
-	if reply := put(t, nodes[0], 1, content(1, 100), "dn2"); len(reply.Nodes) != 2 {
-		t.Errorf("%+v", reply)
-	}
+	next := dfs.ChunkID(0)
+	inTime(t, "a put", func() error {
+		next++
+		before := slept.Load()
+		a, err := try(putRequest(t, nodes[0], next, content(1, 100), "dn2"))
+		var reply protocol.ChunkReply
+		if err == nil {
+			err = json.Unmarshal(a.body, &reply)
+		}
+		if err != nil || len(reply.Nodes) != 2 {
+			return fmt.Errorf("status %d, %s, %v", a.status, a.body, err)
+		}
+		if slept.Load() == before {
+			t.Error("the disk was not slow: this test shows nothing")
+		}
+		return nil
+	})
 }
 
 func TestSameChunkAgain(t *testing.T) {

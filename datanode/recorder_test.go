@@ -50,22 +50,24 @@ func TestBodyThatNeverComes(t *testing.T) {
 		"POST /chunks/stat HTTP/1.1\r\nContent-Length: 1000\r\n":                                         400,
 		"DELETE /chunks/0000000000000001 HTTP/1.1\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n":   403,
 	} {
-		conn := dialPatiently(t, d)
-		if _, err := fmt.Fprintf(conn, "%sHost: x\r\n\r\n", head); err != nil {
-			t.Fatal(err)
-		}
-		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			t.Errorf("%q: no answer: %v", head, err)
-			continue
-		}
-		if response.StatusCode != status || !response.Close {
-			t.Errorf("%q: status %d instead of %d, connection closed: %v", head, response.StatusCode, status, response.Close)
-		}
-		_ = response.Body.Close() // the status was all
-		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%q: the connection stays open", head)
-		}
+		inTime(t, fmt.Sprintf("%q", head), func() error {
+			conn := dialPatiently(t, d)
+			if _, err := fmt.Fprintf(conn, "%sHost: x\r\n\r\n", head); err != nil {
+				return err
+			}
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				return fmt.Errorf("no answer: %w", err)
+			}
+			if response.StatusCode != status || !response.Close {
+				t.Errorf("%q: status %d instead of %d, connection closed: %v", head, response.StatusCode, status, response.Close)
+			}
+			_ = response.Body.Close() // the status was all
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%q: the connection stays open", head)
+			}
+			return nil
+		})
 	}
 }
 
@@ -88,6 +90,10 @@ func TestAnswerThatIsNotRead(t *testing.T) {
 // take.
 func TestConnectionIsKept(t *testing.T) {
 	d := impatient(t)
+	inTime(t, "many requests on one connection", func() error { return converse(t, d) })
+}
+
+func converse(t *testing.T, d *datanode.DataNode) error {
 	conn := dialPatiently(t, d)
 	reader := bufio.NewReader(conn)
 	data := content(1, 1000)
@@ -99,16 +105,17 @@ func TestConnectionIsKept(t *testing.T) {
 		"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n",
 	} {
 		if _, err := io.WriteString(conn, request); err != nil {
-			t.Fatal(err)
+			return err
 		}
 		response, err := http.ReadResponse(reader, nil)
 		if err != nil {
-			t.Fatalf("%.40q: %v", request, err)
+			return fmt.Errorf("%.40q: %w", request, err)
 		}
 		_, err = io.Copy(io.Discard, response.Body)
 		if err != nil || response.StatusCode >= 300 || response.Close {
-			t.Errorf("%.40q: status %d, closed %v, %v", request, response.StatusCode, response.Close, err)
+			return fmt.Errorf("%.40q: status %d, closed %v, %w", request, response.StatusCode, response.Close, err)
 		}
 		time.Sleep(300 * time.Millisecond) // the subject of the test
 	}
+	return nil
 }

@@ -38,10 +38,10 @@ func TestSuspicions(t *testing.T) {
 	waitUntil(t, "both verdicts", func() bool {
 		return metric(t, d, `dfs_datanode_suspicions_total{result="damaged"} 1`) && metric(t, d, `dfs_datanode_suspicions_total{result="unfounded"} 1`)
 	})
-	for range 5 { // it was read a moment ago
+	waitUntil(t, "some to be dropped", func() bool { // it was read a moment ago
 		suspect(t, d, 2)
-	}
-	waitUntil(t, "them to be dropped", func() bool { return metric(t, d, `dfs_datanode_suspicions_total{result="dropped"} 5`) })
+		return metric(t, d, `dfs_datanode_suspicions_total{result="dropped"} 5`)
+	})
 	if !metric(t, d, `dfs_datanode_suspicions_total{result="unfounded"} 1`) {
 		t.Error("it was read again")
 	}

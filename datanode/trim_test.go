@@ -58,7 +58,7 @@ func TestTrimOrder(t *testing.T) {
 	put(t, nodes[0], 2, data, "dn2")
 	n.reported(t, "dn1", 2, true)
 	n.set(func(n *nameNode) {
-		n.interval = time.Minute.Milliseconds() // three times as long as anything here waits
+		n.interval = time.Minute.Milliseconds() // longer than anything here waits
 		n.orders["dn1"] = []protocol.Order{
 			trimOrder(1, data, 2, target(nodes[1]), target(nodes[2])),
 			trimOrder(2, data, 1, target(nodes[1]), target(nodes[2])), // one is enough
@@ -132,7 +132,7 @@ func TestTrimIsNotConfirmed(t *testing.T) {
 			case "other content":
 				put(t, keeper, 4, other, "")
 			}
-			before := failedTrims(t, d)
+			before := resultsOf(t, d, "trim", "failed")
 			n.order(t, "dn1", trimOrder(c.id, data, 1, c.keeper))
 			came(t, d, "trim", "failed", before+1)
 			checkHolds(t, d, c.id, data)
@@ -157,9 +157,10 @@ func TestTrimIsNotConfirmed(t *testing.T) {
 	checkHolds(t, keeper, 5, data)
 }
 
-func failedTrims(t *testing.T, d *datanode.DataNode) int {
+// resultsOf is how many orders of a kind have come to a result.
+func resultsOf(t *testing.T, d *datanode.DataNode, kind, result string) int {
 	t.Helper()
-	_, after, found := strings.Cut(string(get(t, d.URL()+"/metrics", nil).body), `dfs_datanode_orders_total{kind="trim",result="failed"} `)
+	_, after, found := strings.Cut(string(get(t, d.URL()+"/metrics", nil).body), fmt.Sprintf("dfs_datanode_orders_total{kind=%q,result=%q} ", kind, result))
 	count := 0
 	if _, err := fmt.Sscan(after, &count); found && err != nil {
 		t.Fatal(err)
