@@ -98,7 +98,7 @@ func TestApplyWithoutMajorityHasUnknownOutcome(t *testing.T) {
 
 func TestLeaderLoss(t *testing.T) {
 	t.Parallel()
-	nodes := newGroup(t, 3)
+	nodes := newGroup(t, 3, func(c *Config) { c.Timing = testTiming() })
 	apply(t, nodes, "before")
 	old := leaderOf(t, nodes...)
 	term := old.Term()
@@ -162,8 +162,10 @@ func TestLeadRunsOnlyWhileLeading(t *testing.T) {
 			ended <- n.cfg.ID
 			return nil
 		}
+		n.cfg.Timing = calmTiming()
 		n.start()
 	}
+	elect(t, nodes)
 	first := <-running
 	leader := leaderOf(t, nodes...)
 	ctx, cancel := testContext()

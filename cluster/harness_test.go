@@ -27,9 +27,15 @@ const patience = 60 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// testTiming keeps elections away from the hiccups of a busy machine.
-func testTiming() Timing {
-	return Timing{HeartbeatTimeout: time.Second, ElectionTimeout: time.Second, LeaderLease: time.Second, CommitTimeout: 20 * time.Millisecond}
+// testTiming is for tests that go on with whoever leads.
+func testTiming() Timing { return timing(time.Second) }
+
+// calmTiming is for tests that go on with the first leader: no hiccup of a busy
+// machine is so long.
+func calmTiming() Timing { return timing(5 * time.Second) }
+
+func timing(all time.Duration) Timing {
+	return Timing{HeartbeatTimeout: all, ElectionTimeout: all, LeaderLease: all, CommitTimeout: 20 * time.Millisecond}
 }
 
 var errRefusedByFSM = dfs.Errorf(dfs.Exists, "refused by the state machine")
@@ -256,18 +262,42 @@ func newPeers(t *testing.T, count int) []*node {
 	return nodes
 }
 
-// newGroup starts a group that has elected a leader and minted its cluster ID.
+// newGroup starts a group that has elected a leader, who stays, and minted its
+// cluster ID.
 func newGroup(t *testing.T, count int, configure ...func(*Config)) []*node {
 	t.Helper()
 	nodes := newPeers(t, count)
 	for _, n := range nodes {
+		if count > 1 { // nobody deposes one who is alone
+			n.cfg.Timing = calmTiming()
+		}
 		for _, f := range configure {
 			f(&n.cfg)
 		}
 		n.start()
 	}
+	if count > 1 {
+		elect(t, nodes)
+	}
 	awaitCluster(t, nodes...)
 	return nodes
+}
+
+// elect has a member of a group that was just formed stand for election at once,
+// as a leader does that hands over: calmTiming would take its time.
+func elect(t *testing.T, nodes []*node) {
+	t.Helper()
+	for _, n := range nodes {
+		waitUntil(t, string(n.cfg.ID)+" to take part", n.ready.Load)
+	}
+	candidate, speaker := nodes[0], nodes[1]
+	request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(speaker.cfg.ID), Addr: []byte(speaker.cfg.RaftAddr),
+	}}
+	err := speaker.transport.TimeoutNow(raft.ServerID(candidate.cfg.ID), raft.ServerAddress(candidate.cfg.RaftAddr), request, new(raft.TimeoutNowResponse))
+	if err != nil {
+		t.Logf("an election will come by itself: %v", err)
+	}
 }
 
 func awaitCluster(t *testing.T, nodes ...*node) {

@@ -215,10 +215,14 @@ func TestDeposedLeaderRefusesReads(t *testing.T) {
 	t.Parallel()
 	nodes := newPeers(t, 3)
 	old := nodes[0]
-	old.cfg.Timing = Timing{HeartbeatTimeout: patience, ElectionTimeout: patience, LeaderLease: patience, CommitTimeout: old.cfg.Timing.CommitTimeout}
+	for _, n := range nodes {
+		n.cfg.Timing = calmTiming() // the others must not depose it before it is cut off
+	}
+	old.cfg.Timing = timing(patience)
 	for _, n := range nodes {
 		n.start()
 	}
+	elect(t, nodes)
 	awaitCluster(t, nodes...)
 	ctx, cancel := testContext()
 	defer cancel()
@@ -254,14 +258,15 @@ func TestAnswersFromBeforeAPauseConfirmNothing(t *testing.T) {
 	// The old leader believes in itself for long, but sends heartbeats often
 	// enough (every tenth of its timeout, or twice that) for its followers.
 	for _, n := range nodes {
-		n.cfg.Timing.HeartbeatTimeout, n.cfg.Timing.ElectionTimeout = 2500*time.Millisecond, 2500*time.Millisecond
+		n.cfg.Timing = timing(6 * time.Second)
 	}
-	old.cfg.Timing.HeartbeatTimeout, old.cfg.Timing.ElectionTimeout, old.cfg.Timing.LeaderLease = 8*time.Second, 8*time.Second, 8*time.Second
+	old.cfg.Timing = timing(16 * time.Second)
 	toOld := putBehindLink(t, old, "")
 	links := []*pausableLink{putBehindLink(t, nodes[1], "nn1"), putBehindLink(t, nodes[2], "nn1")}
 	for _, n := range nodes {
 		n.start()
 	}
+	elect(t, nodes)
 	awaitCluster(t, nodes...)
 	ctx, cancel := testContext()
 	defer cancel()
