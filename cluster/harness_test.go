@@ -140,6 +140,9 @@ func newNode(t *testing.T, id dfs.NodeID) *node {
 		Logger: testLogger(t, string(id)),
 	}
 	t.Cleanup(func() {
+		if n.Group != nil && n.Group.raft.State() == raft.Leader && len(n.servers()) > 1 {
+			n.Group.fatal(errors.New("the test is over")) // or Close waits until it steps down
+		}
 		n.stop()
 		listener.Close()
 	})

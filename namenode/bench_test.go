@@ -33,7 +33,7 @@ func newBenchGroup(b *testing.B) *benchGroup {
 	peers := make([]cluster.Peer, len(configs))
 	for i := range configs {
 		id := dfs.NodeID(fmt.Sprintf("nn%d", i+1))
-		configs[i] = namenode.Config{ID: id, MetaDir: b.TempDir(), Timing: testTiming(), Listener: benchPort(b), RaftListener: benchPort(b)}
+		configs[i] = namenode.Config{ID: id, MetaDir: b.TempDir(), Timing: calmTiming(), Listener: benchPort(b), RaftListener: benchPort(b)}
 		peers[i] = cluster.Peer{ID: id, URL: "http://" + configs[i].Listener.Addr().String(), RaftAddr: configs[i].RaftListener.Addr().String()}
 	}
 	var urls []string

@@ -167,7 +167,7 @@ func TestDrainBesideRestlessNode(t *testing.T) {
 }
 
 func TestDrainRefusals(t *testing.T) {
-	f := quickRepair(t, "dn1")
+	f := quickFleet(t, patient, "dn1")
 	for _, route := range []string{"/nodes/drain", "/nodes/undrain"} {
 		for body, code := range map[string]dfs.Code{
 			`{"id":"dn9"}`: dfs.NotFound, `{"id":"a/b"}`: dfs.Invalid, `{}`: dfs.Invalid, `{"id":"dn1","x":1}`: dfs.Invalid, `{`: dfs.Invalid,
@@ -206,6 +206,7 @@ func TestDrainWithoutTarget(t *testing.T) {
 // A node that is down when it is to be emptied, or goes down meanwhile, is
 // repaired like any other, and trimmed when it comes back.
 func TestDrainOfLostNode(t *testing.T) {
+	t.Parallel() // it waits
 	f := quickRepair(t, "dn1", "dn2", "dn3", "dn4")
 	_, on := f.upload("/f")
 	lost := on[0]
@@ -245,6 +246,7 @@ func TestDrainWaitsForUploads(t *testing.T) {
 // TestReturnIsTrimmed brings a node back whose chunk has been repaired: nothing
 // is trimmed before its inventory is in, and then one replica is.
 func TestReturnIsTrimmed(t *testing.T) {
+	t.Parallel() // it waits
 	f := quickRepair(t, "dn1", "dn2", "dn3", "dn4")
 	chunk, on := f.upload("/f")
 	lost := on[0]

@@ -37,6 +37,7 @@ func waitLeader(t *testing.T, nodes []*nameNode) (leader *nameNode) {
 }
 
 func TestFollowersRedirect(t *testing.T) {
+	t.Parallel() // it waits
 	nodes := group(t, nil)
 	leader := waitLeader(t, nodes)
 	leader.must(http.MethodPost, "/mkdir", `{"path":"/a"}`, nil)
@@ -63,6 +64,7 @@ func TestFollowersRedirect(t *testing.T) {
 }
 
 func TestExactlyOnceAcrossLeaders(t *testing.T) {
+	t.Parallel() // it waits
 	nodes := group(t, nil)
 	leader := waitLeader(t, nodes)
 	leader.must(http.MethodPost, "/mkdir", `{"path":"/a"}`, nil, protocol.HeaderRequestID, "one")
@@ -80,6 +82,7 @@ func TestExactlyOnceAcrossLeaders(t *testing.T) {
 }
 
 func TestTransfer(t *testing.T) {
+	t.Parallel() // it waits
 	nodes := group(t, nil)
 	leader := waitLeader(t, nodes)
 	heir := others(nodes, leader)[0]
@@ -93,6 +96,7 @@ func TestTransfer(t *testing.T) {
 // TestJoinAndRemove grows the group to four, then removes the leader of the
 // time, which says so and ends.
 func TestJoinAndRemove(t *testing.T) {
+	t.Parallel() // it waits
 	nodes := group(t, nil)
 	leader := waitLeader(t, nodes)
 	leader.must(http.MethodPost, "/mkdir", `{"path":"/a"}`, nil)
@@ -163,6 +167,7 @@ func TestJoinAndRemove(t *testing.T) {
 // TestLostMetaDir: a member that comes back empty has forgotten votes and
 // entries, and must not take part again under its old name.
 func TestLostMetaDir(t *testing.T) {
+	t.Parallel() // it waits
 	var configs []namenode.Config
 	nodes := group(t, func(c *namenode.Config) { configs = append(configs, *c) })
 	leader := waitLeader(t, nodes)

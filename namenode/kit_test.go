@@ -36,16 +36,15 @@ func waitUntil(t *testing.T, what string, done func() bool) {
 	}
 }
 
-func testTiming() cluster.Timing {
-	timing := cluster.DefaultTiming()
-	timing.HeartbeatTimeout, timing.ElectionTimeout, timing.LeaderLease = 2*time.Second, 2*time.Second, time.Second
-	return timing
-}
+// calmTiming keeps the first leader: no hiccup of a busy machine is so long.
+func calmTiming() cluster.Timing { return timing(4 * time.Second) }
 
 // quickTiming is for a group of one, which nobody can depose.
-func quickTiming() cluster.Timing {
+func quickTiming() cluster.Timing { return timing(100 * time.Millisecond) }
+
+func timing(all time.Duration) cluster.Timing {
 	timing := cluster.DefaultTiming()
-	timing.HeartbeatTimeout, timing.ElectionTimeout, timing.LeaderLease = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+	timing.HeartbeatTimeout, timing.ElectionTimeout, timing.LeaderLease = all, all, all
 	return timing
 }
 
@@ -55,10 +54,12 @@ type nameNode struct {
 	t *testing.T
 }
 
+// testConfig takes nobody for silent: most fake DataNodes send a heartbeat only
+// now and then.
 func testConfig(t *testing.T, id dfs.NodeID) namenode.Config {
 	return namenode.Config{
 		ID: id, Addr: "127.0.0.1:0", RaftAddr: "127.0.0.1:0", MetaDir: t.TempDir(),
-		Timing: testTiming(), Logger: testLogger(t),
+		Timing: calmTiming(), SuspectAfter: time.Hour, DownAfter: 2 * time.Hour, Logger: testLogger(t),
 	}
 }
 

@@ -312,8 +312,9 @@ func TestExactlyOnce(t *testing.T) {
 }
 
 func TestUploadsExpire(t *testing.T) {
+	t.Parallel() // it waits
 	config := testConfig(t, "nn1")
-	config.UploadExpiry = time.Second
+	config.Timing, config.UploadExpiry = quickTiming(), 5*time.Second // longer than it may take to come back to it
 	n := open(t, config)
 	n.waitLeads()
 	register(t, n, "dn1", "dn2")
@@ -388,6 +389,7 @@ func TestMetaDirFaults(t *testing.T) {
 
 func TestRestartKeepsEverything(t *testing.T) {
 	config := testConfig(t, "nn1")
+	config.Timing = quickTiming()
 	n := open(t, config)
 	n.waitLeads()
 	nodes := register(t, n, "dn1", "dn2", "dn3")

@@ -197,9 +197,10 @@ func TestClonedDataNode(t *testing.T) {
 }
 
 func TestSilentDataNodes(t *testing.T) {
+	t.Parallel() // it waits
 	config := testConfig(t, "nn1")
 	config.Timing = quickTiming()
-	config.HeartbeatInterval, config.SuspectAfter, config.DownAfter = 200*time.Millisecond, time.Second, 3*time.Second
+	config.HeartbeatInterval, config.SuspectAfter, config.DownAfter = 200*time.Millisecond, 2*time.Second, 8*time.Second
 	n := open(t, config)
 	n.waitLeads()
 	nodes := register(t, n, "dn1", "dn2", "dn3")

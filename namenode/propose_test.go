@@ -104,12 +104,14 @@ func (c *cuttable) mend() {
 // those. Whoever asks again gets the first answer: that a name is there already
 // would mean that a command took effect twice.
 func TestExactlyOnceWhileLeadersChange(t *testing.T) {
+	t.Parallel() // it waits
 	const workers, changes, least = 24, 3, 40
 	var ports []*cuttable
 	nodes := group(t, func(c *namenode.Config) {
 		port := &cuttable{Listener: c.RaftListener, open: make(map[net.Conn]bool)}
 		ports = append(ports, port)
 		c.RaftListener = port
+		c.Timing = timing(2 * time.Second) // whoever leads does
 	})
 	caller := callerOf(t, nodes)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
@@ -179,7 +181,7 @@ func TestLonelyLeaderDeniesNothing(t *testing.T) {
 	t.Parallel()
 	nodes := group(t, func(c *namenode.Config) {
 		if c.ID == "nn1" {
-			c.Timing.HeartbeatTimeout, c.Timing.ElectionTimeout, c.Timing.LeaderLease = 8*time.Second, 8*time.Second, 8*time.Second
+			c.Timing = timing(12 * time.Second)
 		}
 	})
 	lonely := nodes[0]

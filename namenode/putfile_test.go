@@ -55,12 +55,6 @@ func (n *nameNode) applied() uint64 {
 	return index
 }
 
-// patientReports keeps the log free of what is not asked for: the duties of a
-// leader have nothing to do, and nobody falls silent.
-func patientReports(config *namenode.Config) {
-	config.SuspectAfter, config.DownAfter = time.Hour, 2*time.Hour
-}
-
 func lone(t *testing.T, change func(*namenode.Config)) *nameNode {
 	t.Helper()
 	config := testConfig(t, "nn1")
@@ -75,7 +69,7 @@ func lone(t *testing.T, change func(*namenode.Config)) *nameNode {
 
 // TestSmallFileTakesOneEntry: the hand-out takes none, the put one.
 func TestSmallFileTakesOneEntry(t *testing.T) {
-	n := lone(t, patientReports)
+	n := single(t)
 	nodes := register(t, n, "dn1", "dn2", "dn3")
 	n.reserve(protocol.CreateRequest{Path: "/d/first"})
 	before := n.applied()
@@ -115,7 +109,7 @@ func TestSmallFileTakesOneEntry(t *testing.T) {
 
 // Refusals of a hand-out are those of an upload, and take nothing from the log.
 func TestHandOutRefusals(t *testing.T) {
-	n := lone(t, patientReports)
+	n := single(t)
 	nodes := register(t, n, "dn1", "dn2")
 	n.upload(nodes, "/d/f", "data")
 	n.reserve(protocol.CreateRequest{Path: "/x"})
@@ -161,7 +155,6 @@ func TestHandOutRefusals(t *testing.T) {
 func TestFullLeaderHandsNothingOut(t *testing.T) {
 	var full atomic.Bool
 	n := lone(t, func(config *namenode.Config) {
-		patientReports(config)
 		config.SetRoom(func() error {
 			if full.Load() {
 				return dfs.Errorf(dfs.NoSpace, "the disk is full")
@@ -289,7 +282,7 @@ func TestUnreachableDataNodeAtPut(t *testing.T) {
 // than what they need and the stock takes.
 func TestCrowdAtTheStock(t *testing.T) {
 	const callers, each = 100, 10
-	nodes := group(t, patientReports)
+	nodes := group(t, nil)
 	first := waitLeader(t, nodes)
 	register(t, first, "dn1", "dn2", "dn3")
 	caller := callerOf(t, nodes)
@@ -334,7 +327,8 @@ func TestCrowdAtTheStock(t *testing.T) {
 // A chunk that was handed out by one leader becomes a file with the next, once,
 // and that one hands out others.
 func TestPutWithTheNextLeader(t *testing.T) {
-	nodes := group(t, patientReports)
+	t.Parallel() // it waits
+	nodes := group(t, nil)
 	first := waitLeader(t, nodes)
 	dataNodes := register(t, first, "dn1", "dn2")
 	old := first.reserve(protocol.CreateRequest{Path: "/f"})
@@ -364,7 +358,8 @@ func TestPutWithTheNextLeader(t *testing.T) {
 // A leader that may have been deposed does not say what it cannot know: that a
 // file exists, say, which another leader may have deleted.
 func TestLonelyLeaderRefusesNoFile(t *testing.T) {
-	nodes := group(t, patientReports)
+	t.Parallel() // it waits
+	nodes := group(t, nil)
 	first := waitLeader(t, nodes)
 	dataNodes := register(t, first, "dn1", "dn2")
 	first.upload(dataNodes, "/f", "data")
@@ -385,9 +380,9 @@ func TestLonelyLeaderRefusesNoFile(t *testing.T) {
 // A reservation that nobody comes back to ends like an upload, and the leader
 // notices before it hands out more of it.
 func TestStockExpires(t *testing.T) {
+	t.Parallel() // it waits
 	n := lone(t, func(config *namenode.Config) {
-		patientReports(config)
-		config.UploadExpiry = time.Second
+		config.UploadExpiry = 5 * time.Second // longer than it takes to look at the log
 	})
 	nodes := register(t, n, "dn1", "dn2")
 	put := send(nodes, n.reserve(protocol.CreateRequest{Path: "/f"}), "data")

@@ -191,6 +191,7 @@ func TestWhoIsNotTold(t *testing.T) {
 // TestNewLeaderWaitsForTheGrace: what a leader noted about the past goes with it,
 // and followers order nothing.
 func TestNewLeaderWaitsForTheGrace(t *testing.T) {
+	t.Parallel() // it waits
 	const grace = 2 * time.Second
 	nodes := group(t, func(c *namenode.Config) { c.ReclaimGrace = grace })
 	leader := waitLeader(t, nodes)
@@ -218,6 +219,7 @@ func TestNewLeaderWaitsForTheGrace(t *testing.T) {
 
 // A leader that cannot make sure that it leads orders nothing.
 func TestLonelyLeaderOrdersNothing(t *testing.T) {
+	t.Parallel() // it waits
 	nodes := group(t, func(c *namenode.Config) { c.ReclaimGrace = time.Second })
 	leader := waitLeader(t, nodes)
 	f := &fleet{leader, register(t, leader, "dn1", "dn2"), make(map[dfs.NodeID]bool)}

@@ -119,6 +119,7 @@ func TestRaftDirectoryGone(t *testing.T) {
 // TestNoVoteBeforeAdmission: a joiner that cannot reach the group it was told to
 // join must not raise the quorum of the group that lets it in.
 func TestNoVoteBeforeAdmission(t *testing.T) {
+	t.Parallel() // it waits
 	n := single(t)
 	dead := port(t)
 	config := testConfig(t, "nn2")
@@ -144,6 +145,7 @@ func TestNoVoteBeforeAdmission(t *testing.T) {
 // TestMovedRaftAddress: the leader cannot reach a member that was started again
 // at another address; the member has to say where it is.
 func TestMovedRaftAddress(t *testing.T) {
+	t.Parallel() // it waits
 	configs := make(map[dfs.NodeID]namenode.Config)
 	nodes := group(t, keep(configs))
 	leader := waitLeader(t, nodes)
@@ -172,6 +174,7 @@ func TestMovedRaftAddress(t *testing.T) {
 // TestRestartedAfterRemoval: a NameNode that was stopped when it was removed
 // learns of it when it starts again, and its meta-dir cannot be used to rejoin.
 func TestRestartedAfterRemoval(t *testing.T) {
+	t.Parallel() // it waits
 	configs := make(map[dfs.NodeID]namenode.Config)
 	nodes := group(t, keep(configs))
 	leader := waitLeader(t, nodes)

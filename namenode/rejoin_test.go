@@ -16,6 +16,7 @@ import (
 // meta-dir to be let in again is not told that it was removed, which would end
 // it: the meta-dir of before was.
 func TestWaitingToRejoin(t *testing.T) {
+	t.Parallel() // it waits
 	configs := make(map[dfs.NodeID]namenode.Config)
 	nodes := group(t, keep(configs))
 	leader := waitLeader(t, nodes)

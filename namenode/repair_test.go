@@ -27,7 +27,8 @@ type fleet struct {
 	mute  map[dfs.NodeID]bool
 }
 
-// quickRepair starts a NameNode that soon takes silent DataNodes for dead.
+// quickRepair starts a NameNode that soon takes silent DataNodes for dead, but not
+// those whose words a busy machine keeps back for a while.
 func quickRepair(t *testing.T, ids ...dfs.NodeID) *fleet {
 	t.Helper()
 	return quickFleet(t, func(*namenode.Config) {}, ids...)
@@ -37,7 +38,7 @@ func quickFleet(t *testing.T, change func(*namenode.Config), ids ...dfs.NodeID) 
 	t.Helper()
 	config := testConfig(t, "nn1")
 	config.Timing = quickTiming()
-	config.HeartbeatInterval, config.SuspectAfter, config.DownAfter = 200*time.Millisecond, time.Second, 2*time.Second
+	config.HeartbeatInterval, config.SuspectAfter, config.DownAfter = 200*time.Millisecond, 3*time.Second, 5*time.Second
 	config.TrimDelay = 300 * time.Millisecond
 	change(&config)
 	n := open(t, config)
@@ -118,6 +119,7 @@ func (f *fleet) waitOrders() (orders map[dfs.NodeID][]protocol.Order) {
 // TestLostDataNodeIsRepaired is the way of an order: to the right node, once,
 // until it is carried out.
 func TestLostDataNodeIsRepaired(t *testing.T) {
+	t.Parallel() // it waits
 	f := quickRepair(t, "dn1", "dn2", "dn3", "dn4")
 	chunk, on := f.upload("/f")
 	if report := f.n.fsck(); !report.Healthy || report.Chunks != 1 || report.Files != 1 || report.Problems == nil {
@@ -212,7 +214,7 @@ func TestFullTargetIsGivenUp(t *testing.T) {
 }
 
 func TestDamagedReplicaIsRepaired(t *testing.T) {
-	f := quickRepair(t, "dn1", "dn2", "dn3", "dn4")
+	f := quickFleet(t, patient, "dn1", "dn2", "dn3", "dn4")
 	chunk, on := f.upload("/f")
 	f.report(on[0], func(h *protocol.HeartbeatRequest) { h.Corrupt = []dfs.ChunkID{chunk} })
 	report := f.n.fsck()
@@ -231,7 +233,7 @@ func TestDamagedReplicaIsRepaired(t *testing.T) {
 }
 
 func TestHigherReplicationIsRepaired(t *testing.T) {
-	f := quickRepair(t, "dn1", "dn2", "dn3", "dn4")
+	f := quickFleet(t, patient, "dn1", "dn2", "dn3", "dn4")
 	f.upload("/f")
 	f.n.must(http.MethodPost, "/replication", `{"path":"/f","replication":4}`, nil)
 	if orders := f.waitOrders(); len(orders) != 1 {
@@ -241,7 +243,7 @@ func TestHigherReplicationIsRepaired(t *testing.T) {
 
 // What an open upload has stored is its client's business.
 func TestOpenUploadIsNotRepaired(t *testing.T) {
-	f := quickRepair(t, "dn1", "dn2", "dn3")
+	f := quickFleet(t, patient, "dn1", "dn2", "dn3")
 	f.n.store(f.nodes, "/open", "data")
 	if report := f.n.fsck(); !report.Healthy || report.Files != 0 || report.Chunks != 0 {
 		t.Fatalf("%+v", report)
@@ -249,6 +251,7 @@ func TestOpenUploadIsNotRepaired(t *testing.T) {
 }
 
 func TestFsckSaysWhatIsMissing(t *testing.T) {
+	t.Parallel() // it waits
 	f := quickRepair(t, "dn1", "dn2", "dn3")
 	chunk, on := f.upload("/f")
 	action := func() string {
@@ -286,6 +289,7 @@ func TestFsckSaysWhatIsMissing(t *testing.T) {
 // TestMassLossHoldsRepair cuts half of the nodes off: what has two replicas left
 // waits, what has one is copied.
 func TestMassLossHoldsRepair(t *testing.T) {
+	t.Parallel() // it waits
 	f := quickRepair(t, "dn1", "dn2", "dn3", "dn4", "dn5", "dn6")
 	f.beat()
 	for i := range 20 {
@@ -327,6 +331,7 @@ func TestMassLossHoldsRepair(t *testing.T) {
 }
 
 func TestFsckThroughFollowers(t *testing.T) {
+	t.Parallel() // it waits
 	nodes := group(t, nil)
 	leader := waitLeader(t, nodes)
 	fakes := register(t, leader, "dn1", "dn2", "dn3")
