@@ -231,7 +231,8 @@ func TestAnswers(t *testing.T) {
 						return
 					}
 				}
-				if got := server.connections.Load(); !test.strict && !test.fails && test.kept != (got == 1) {
+				// net/http keeps no connection whose writer takes long to come back.
+				if got := server.connections.Load(); !test.strict && !test.fails && test.kept != (got == 1) && (ours || !test.kept) {
 					t.Fatalf("%d connections; kept should be %t", got, test.kept)
 				}
 			})
@@ -459,7 +460,8 @@ func TestRepeats(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			eachKind(t, func(t *testing.T, _ bool, transport transport) {
+			eachKind(t, func(t *testing.T, ours bool, transport transport) {
+			again:
 				var requests atomic.Int64
 				server := newRawServer(t, func(conn *net.TCPConn, r *bufio.Reader) {
 					for {
@@ -494,6 +496,9 @@ func TestRepeats(t *testing.T) {
 					want = 3
 				}
 				got := call(transport, r)
+				if !ours && server.connections.Load() == 2 && requests.Load() == 2 {
+					goto again // it did not keep the connection, see TestAnswers
+				}
 				if (got.err == nil) != test.again || requests.Load() != want {
 					t.Fatalf("%d requests, %v", requests.Load(), got.err)
 				}
