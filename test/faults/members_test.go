@@ -67,7 +67,7 @@ func (m *churn) badJoins(other *faultbed.Bed) {
 	for name, request := range map[string]protocol.JoinRequest{
 		"nobody is there": nowhere, "the address of another member": moved, "of another cluster": stranger, "the ID of a member": same,
 	} {
-		ctx, cancel := context.WithTimeout(m.t.Context(), isolatedTimeout)
+		ctx, cancel := context.WithTimeout(m.t.Context(), askTimeout) // a change that is given up has an unknown outcome
 		err := c.Join(ctx, request)
 		cancel()
 		switch code := dfs.CodeOf(err); code {
