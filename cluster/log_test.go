@@ -142,24 +142,9 @@ func TestSnapshotReplacesDivergentLog(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%v", restart), func(t *testing.T) {
 			nodes := newGroup(t, 3, compact)
-			leader := leaderOf(t, nodes...)
-			applyMany(t, leader, "a", 3)
-			lost := others(nodes, leader)[0]
-			awaitEntry(t, lost, "a2")
-			waitUntil(t, "the follower to hold all", func() bool { return lost.raft.LastIndex() == leader.raft.LastIndex() })
-			last, term := lost.raft.LastIndex(), lost.Term()
-			lost.stop()
+			leader, next, lost, last, term := leftBehind(t, nodes)
 			appendOffline(t, lost, last, term, 100)
-
-			next := others(others(nodes, leader), lost)[0]
-			ctx, cancel := testContext()
-			defer cancel()
-			if err := leader.Transfer(ctx, next.cfg.ID); err != nil {
-				t.Fatal(err)
-			}
-			waitUntil(t, "the next one to lead", next.IsLeader)
-			applyMany(t, next, "b", 30)
-			awaitEntry(t, leader, "b29")
+			goOn(t, leader, next)
 			for _, n := range []*node{leader, next} {
 				snapshot(t, n)
 			}
@@ -182,6 +167,33 @@ func TestSnapshotReplacesDivergentLog(t *testing.T) {
 			}
 		})
 	}
+}
+
+// leftBehind stops a follower that holds all, and says where its log ends.
+func leftBehind(t *testing.T, nodes []*node) (leader, next, lost *node, last, term uint64) {
+	t.Helper()
+	leader = leaderOf(t, nodes...)
+	applyMany(t, leader, "a", 3)
+	lost = others(nodes, leader)[0]
+	next = others(others(nodes, leader), lost)[0]
+	awaitEntry(t, lost, "a2")
+	waitUntil(t, "the follower to hold all", func() bool { return lost.raft.LastIndex() == leader.raft.LastIndex() })
+	last, term = lost.raft.LastIndex(), lost.Term()
+	lost.stop()
+	return leader, next, lost, last, term
+}
+
+// goOn has the next one lead and write what the leader of before then holds.
+func goOn(t *testing.T, leader, next *node) {
+	t.Helper()
+	ctx, cancel := testContext()
+	defer cancel()
+	if err := leader.Transfer(ctx, next.cfg.ID); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the next one to lead", next.IsLeader)
+	applyMany(t, next, "b", 30)
+	awaitEntry(t, leader, "b29")
 }
 
 // refuseConnections takes the place of a stopped node until it was tried so

@@ -236,22 +236,8 @@ func TestSnapshotWhereAContradictingLogEnds(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			nodes := newGroup(t, 3, compact, func(c *Config) { c.SnapshotInterval = time.Hour })
-			leader := leaderOf(t, nodes...)
-			applyMany(t, leader, "a", 3)
-			lost := others(nodes, leader)[0]
-			awaitEntry(t, lost, "a2")
-			waitUntil(t, "the follower to hold all", func() bool { return lost.raft.LastIndex() == leader.raft.LastIndex() })
-			last, term := lost.raft.LastIndex(), lost.Term()
-			lost.stop()
-			next := others(others(nodes, leader), lost)[0]
-			ctx, cancel := testContext()
-			defer cancel()
-			if err := leader.Transfer(ctx, next.cfg.ID); err != nil {
-				t.Fatal(err)
-			}
-			waitUntil(t, "the next one to lead", next.IsLeader)
-			applyMany(t, next, "b", 30)
-			awaitEntry(t, leader, "b29")
+			leader, next, lost, last, term := leftBehind(t, nodes)
+			goOn(t, leader, next)
 			var end uint64
 			for _, n := range []*node{leader, next} {
 				end = snapshot(t, n)
