@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -42,6 +43,7 @@ type Client struct {
 	data        *dataNodes
 	buffers     bufferPool
 	parallelism int
+	downloads   atomic.Int32 // under way, of more than one chunk
 	timeout     time.Duration
 	patience    time.Duration
 	penalty     time.Duration // that a DataNode is left out for when it failed

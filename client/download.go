@@ -21,7 +21,8 @@ type DownloadOptions struct {
 
 // Download writes the content of the file path to w. Chunks are fetched ahead,
 // several at once, and written in order; nothing is written that was not
-// verified. Memory is bounded by the chunk size times the parallelism.
+// verified. Memory is bounded by the chunk size times the parallelism; from the
+// fifth download at once on, they share four times that, down to two chunks each.
 //
 // The content is that of the moment when Download began, also when the file is
 // replaced meanwhile. When ctx ends, Download returns without waiting for a
@@ -122,7 +123,9 @@ func (d *download) run(ctx context.Context, w io.Writer, list []piece, progress 
 	for _, p := range list {
 		largest = max(largest, p.length())
 	}
-	buffers := d.c.buffers.limit(d.c.parallelism, largest)
+	d.c.downloads.Add(1)
+	defer d.c.downloads.Add(-1)
+	buffers := d.c.buffers.limitBy(d.c.ahead, largest)
 	queue := make(chan *fetched, d.c.parallelism)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -131,6 +134,15 @@ func (d *download) run(ctx context.Context, w io.Writer, list []piece, progress 
 	})
 	group.Go(func() error { return writeAll(ctx, w, buffers, queue, progress) })
 	return group.Wait()
+}
+
+// ahead is how many chunks each download may hold now. A single one is fast only
+// with some ahead of its reader; many keep each other's DataNodes busy, and
+// memory that was never touched is slow, so they share what four may have.
+func (c *Client) ahead() int {
+	const sharers = 4
+	share := sharers * c.parallelism / max(int(c.downloads.Load()), 1)
+	return min(c.parallelism, max(share, 2))
 }
 
 // runOne reads what lies in one piece, as small files do: there is nothing to

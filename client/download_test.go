@@ -281,29 +281,43 @@ func (g *gate) Write(p []byte) (int, error) {
 	return g.Buffer.Write(p)
 }
 
-// A slow output bounds what is fetched ahead.
+// A slow output bounds what is fetched ahead, and many at once bound it more.
 func TestDownloadMemoryIsBounded(t *testing.T) {
 	data := randomBytes(30 * chunkSize)
 	f := newFakeCluster(t, 1)
 	stored(t, f, data)
 	const parallelism = 3
 	c := f.client(func(config *client.Config) { config.Parallelism = parallelism })
-	out := &gate{open: make(chan struct{})}
+	outs := make([]*gate, 7)
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		if _, err := c.Download(t.Context(), mustPath(t, "/file"), out, client.DownloadOptions{}); err != nil {
-			t.Error(err)
-		}
-	})
 	gets := func() int { _, n := f.nodes[0].counts(); return n }
-	eventually(t, "the buffers are in use", func() bool { return gets() >= parallelism })
-	if n := gets(); n > parallelism {
-		t.Errorf("%d chunks were fetched ahead, want at most %d", n, parallelism)
+	want := 0
+	for i := range outs {
+		out := &gate{open: make(chan struct{})}
+		outs[i] = out
+		wg.Go(func() {
+			if _, err := c.Download(t.Context(), mustPath(t, "/file"), out, client.DownloadOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
+		if i < 4 {
+			want += parallelism
+		} else {
+			want += 2
+		}
+		eventually(t, "the buffers are in use", func() bool { return gets() >= want })
+		if n := gets(); n > want {
+			t.Errorf("%d chunks were fetched ahead by %d downloads, want at most %d", n, i+1, want)
+		}
 	}
-	close(out.open)
+	for _, out := range outs {
+		close(out.open)
+	}
 	wg.Wait()
-	if !bytes.Equal(out.Bytes(), data) {
-		t.Error("the bytes differ")
+	for _, out := range outs {
+		if !bytes.Equal(out.Bytes(), data) {
+			t.Error("the bytes differ")
+		}
 	}
 }
 
