@@ -588,6 +588,9 @@ func (n *fakeNode) forward(r *http.Request, pipeline string, data []byte, reply 
 func refuse(code dfs.Code) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
+		if code == dfs.UnknownOutcome {
+			w.Header().Set("Retry-After", "1") // or it would never be known
+		}
 		protocol.WriteError(w, dfs.Errorf(code, "refused"))
 		return false
 	}

@@ -116,6 +116,7 @@ func TestUnknownCommitIsRepeatedUnchanged(t *testing.T) {
 	f.nodes[2].setBefore(refuse(dfs.NoSpace))
 	f.atFirstCommit(func(w http.ResponseWriter) bool {
 		f.nodes[1].die()
+		w.Header().Set("Retry-After", "1")
 		protocol.WriteError(w, dfs.Errorf(dfs.UnknownOutcome, "lost"))
 		return false
 	})

@@ -299,6 +299,23 @@ func (s *State) Answer(id dfs.RequestID, command Command) (result Result, err er
 	return result, err, true
 }
 
+// Memory tells how far back answers are remembered: those of all requests after
+// the log entry at oldest, and of every one ever when whole.
+func (s *State) Memory() (oldest uint64, whole bool) {
+	if s.requests.Len() < maxRequests {
+		return 0, true
+	}
+	_, id, _ := s.requestOrder.Min()
+	r, _ := s.requests.Get(id)
+	return r.index, false
+}
+
+// Remembers tells whether the answer to a request is remembered.
+func (s *State) Remembers(id dfs.RequestID) bool {
+	_, ok := s.requests.Get(id)
+	return ok
+}
+
 // Upload returns an open upload, or why there is none.
 func (s *State) Upload(id dfs.UploadID) (Upload, error) {
 	u, err := s.openUpload(id)

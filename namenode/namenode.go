@@ -32,6 +32,8 @@ type NameNode struct {
 	commits   commitLocks
 	surveys   chan struct{} // one for the caller of fsck being served
 
+	recollection recollection
+
 	meta      *metaDir
 	group     *cluster.Group
 	opened    chan struct{} // closed when group can be used
@@ -111,6 +113,7 @@ func (n *NameNode) Open(ctx context.Context) (err error) {
 	close(n.opened)
 	n.serveHTTP(listener)
 	n.background.Go(n.watchMembership)
+	n.background.Go(n.recollect)
 	n.logger.Info("NameNode started", "id", n.config.ID, "url", n.url, "raft", n.group.RaftAddr(), "meta_dir", n.config.MetaDir)
 	return nil
 }

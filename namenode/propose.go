@@ -106,7 +106,8 @@ func (n *NameNode) confirmed(ctx context.Context, check func() error) error {
 }
 
 // final marks an unavailability that the same request will meet again until
-// somebody does something about it, such as starting a DataNode.
+// somebody does something about it, such as starting a DataNode, and an outcome
+// that will never be known.
 type final struct{ error }
 
 func (f final) Unwrap() error { return f.error }

@@ -181,6 +181,9 @@ func (n *NameNode) answer(c *call, route protocol.Route, serve handler) (reply, 
 	if err := n.checkLead(c, route); err != nil {
 		return reply{}, err
 	}
+	if err := n.checkAge(c); err != nil {
+		return reply{}, err
+	}
 	return serve(n, c)
 }
 
@@ -286,8 +289,8 @@ func (n *NameNode) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch code := dfs.CodeOf(err); {
 	case code == dfs.NotLeader:
 		err = n.pointToLeader(w, r)
-	case code == dfs.UnknownOutcome, code == dfs.Timeout, code == dfs.OverLimit,
-		code == dfs.Unavailable && !errors.As(err, &lasting):
+	case code == dfs.Timeout, code == dfs.OverLimit,
+		(code == dfs.UnknownOutcome || code == dfs.Unavailable) && !errors.As(err, &lasting):
 		w.Header().Set("Retry-After", "1")
 	case code == dfs.Internal || code == dfs.Corrupt:
 		n.logger.Error("call failed", "method", r.Method, "path", r.URL.Path, "request_id", r.Header.Get(protocol.HeaderRequestID), "error", err)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -239,9 +240,11 @@ func TestFailover(t *testing.T) {
 		"points to the leader": func(t *testing.T) string {
 			return newNameNode(t, func(w http.ResponseWriter, r *http.Request) { pointTo(leads)(w, r) }).URL
 		},
-		"has no leader":   func(t *testing.T) string { return newNameNode(t, noLeader).URL },
-		"unknown outcome": func(t *testing.T) string { return newNameNode(t, refuse(dfs.UnknownOutcome, "lost leadership")).URL },
-		"time-out":        func(t *testing.T) string { return newNameNode(t, refuse(dfs.Timeout, "too slow")).URL },
+		"has no leader": func(t *testing.T) string { return newNameNode(t, noLeader).URL },
+		"unknown outcome": func(t *testing.T) string {
+			return newNameNode(t, refuse(dfs.UnknownOutcome, "lost leadership", "Retry-After", "1")).URL
+		},
+		"time-out": func(t *testing.T) string { return newNameNode(t, refuse(dfs.Timeout, "too slow")).URL },
 		"not ready": func(t *testing.T) string {
 			return newNameNode(t, refuse(dfs.Unavailable, "wait", "Retry-After", "1")).URL
 		},
@@ -371,7 +374,7 @@ func TestHintsAreNotAPath(t *testing.T) {
 func TestRequestIDStaysTheSame(t *testing.T) {
 	n := newNameNode(t, inTurn(
 		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		refuse(dfs.UnknownOutcome, "lost leadership"), silence, noLeader, answer))
+		refuse(dfs.UnknownOutcome, "lost leadership", "Retry-After", "1"), silence, noLeader, answer))
 	c := newImpatient(t, n.URL)
 	if err := mkdir(within(t, 30*time.Second), c); err != nil {
 		t.Fatal(err)
@@ -384,17 +387,38 @@ func TestRequestIDStaysTheSame(t *testing.T) {
 	if len(requests) < 5 { // more when an answer comes too late
 		t.Errorf("%d tries, want 5", len(requests))
 	}
-	for _, r := range requests {
+	age := -1
+	for i, r := range requests {
 		if got := r.Header.Get(protocol.HeaderRequestID); got != first {
 			t.Errorf("request ID %q, first %q", got, first)
 		}
+		text := r.Header.Get(protocol.HeaderRequestAge)
+		older, err := strconv.Atoi(text)
+		if i == 0 && text != "" || i > 0 && (err != nil || older <= age) {
+			t.Errorf("try %d is of age %q, after %d", i, text, age)
+		}
+		age = older
 	}
 	if err := mkdir(within(t, 20*time.Second), c); err != nil {
 		t.Fatal(err)
 	}
 	requests = n.asked()
+	if got := requests[len(requests)-1].Header.Get(protocol.HeaderRequestAge); got != "" {
+		t.Errorf("the first try of another call is of age %q", got)
+	}
 	if got := requests[len(requests)-1].Header.Get(protocol.HeaderRequestID); got == first {
 		t.Error("another call has the same request ID")
+	}
+}
+
+// A NameNode that has forgotten what became of an earlier try is believed.
+func TestForgotten(t *testing.T) {
+	n := newNameNode(t, inTurn(
+		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		refuse(dfs.UnknownOutcome, "it is not known any more"), answer))
+	wantCode(t, mkdir(within(t, 30*time.Second), newImpatient(t, n.URL)), dfs.UnknownOutcome, "it is not known any more")
+	if got := len(n.asked()); got != 2 {
+		t.Errorf("%d tries", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"strconv"
 	"sync"
 	"time"
 
@@ -126,7 +127,10 @@ func refusal(response *http.Response) verdict {
 	switch dfs.CodeOf(err) {
 	case dfs.NotLeader:
 		v.hint = hintOf(response.Header)
-	case dfs.UnknownOutcome, dfs.Timeout:
+	case dfs.UnknownOutcome:
+		v.final = spoken && !retryLater // it is forgotten what became of an earlier try
+		v.maybe = true
+	case dfs.Timeout:
 		v.maybe = true
 	case dfs.Unavailable, dfs.OverLimit:
 		// Without Retry-After nothing will be different soon: too few
@@ -183,6 +187,7 @@ type task struct {
 	body       []byte // nil: none
 	out        any
 	requestID  dfs.RequestID
+	begun      time.Time     // nothing was carried out before
 	timeout    time.Duration // of one try
 	stale      bool
 	impatience int // tries that ended because nobody answered in time
@@ -221,7 +226,7 @@ func (t *task) lastReason() string {
 }
 
 func (c *Caller) newTask(route protocol.Route, call Call) (*task, error) {
-	t := &task{route: route, target: route.Path(call.Args...), out: call.Out}
+	t := &task{route: route, target: route.Path(call.Args...), out: call.Out, begun: time.Now()}
 	if len(call.Query) > 0 {
 		t.target += "?" + call.Query.Encode()
 	}
@@ -290,6 +295,9 @@ func (t *task) request(ctx context.Context, baseURL string, cluster dfs.ClusterI
 	}
 	if t.requestID != "" {
 		request.Header.Set(protocol.HeaderRequestID, string(t.requestID))
+		if t.maybe {
+			request.Header.Set(protocol.HeaderRequestAge, strconv.FormatInt(time.Since(t.begun).Milliseconds()+1, 10))
+		}
 	}
 	if cluster != "" {
 		request.Header.Set(protocol.HeaderClusterID, string(cluster))

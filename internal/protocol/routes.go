@@ -125,6 +125,7 @@ const (
 // allocation.
 const (
 	HeaderRequestID    = "X-Dfs-Request-Id"    // of a mutation, the same in every retry
+	HeaderRequestAge   = "X-Dfs-Request-Age"   // milliseconds since the first try of a mutation, with a retry of one that may have been carried out
 	HeaderLeader       = "X-Dfs-Leader"        // base URL of the leader, with a not_leader answer
 	HeaderAppliedIndex = "X-Dfs-Applied-Index" // the log index that the answering NameNode had applied
 	HeaderClusterID    = "X-Dfs-Cluster-Id"    // both ways; a mismatch is refused as wrong_cluster
